@@ -1,0 +1,411 @@
+"""Clients of the metering API. The only module that imports httpx."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from .errors import APIError, ConfigurationError, Problem, UnreachableError, ValidationError
+from .event import Event, check_batch, format_timestamp, utc_now
+from .meter import Meter
+
+URL_VARIABLE = "METERING_API_URL"
+KEY_VARIABLE = "METERING_API_KEY"
+
+_PAGE_SIZE = 100  # the most that the contract allows
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What the metering API did with a batch.
+
+    Attributes:
+        ingested_count: How many events it stored.
+        duplicate_count: How many it had already and ignored; 0 if the API does not say.
+    """
+
+    ingested_count: int
+    duplicate_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What both clients share: where to, as whom, and when to try again."""
+
+    url: str
+    key: str
+    timeout: float
+    retries: int
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigurationError(f"the URL {self.url!r} of the metering API does not start with http:// or https://")
+        if not self.key or not self.key.isascii() or not self.key.isprintable() or " " in self.key:
+            raise ConfigurationError("the API key is empty, or holds a space or a character that a header cannot carry")
+
+    @property
+    def http(self) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.key}", "User-Agent": "meterprint"}
+        return {"base_url": self.url, "headers": headers, "timeout": self.timeout}
+
+    def delay(self, attempt: int, outcome: httpx.Response | httpx.TransportError) -> float | None:
+        """Seconds until the next try, or None if there is none to make.
+
+        Full jitter over a doubling bound; a Retry-After in the answer goes before it.
+        """
+        if isinstance(outcome, httpx.Response) and outcome.status_code not in _RETRIED:
+            return None
+        if attempt >= self.retries:
+            return None
+        asked = _retry_after(outcome) if isinstance(outcome, httpx.Response) else None
+        if asked is not None:
+            return asked if asked <= _LONGEST_DELAY else None
+        return random.uniform(0, min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY))
+
+    def answer(self, outcome: httpx.Response | httpx.TransportError) -> Any:
+        """The decoded body of a success; anything else raises."""
+        if isinstance(outcome, httpx.TransportError):
+            why = str(outcome) or type(outcome).__name__
+            advice = "" if "://127.0.0.1" not in self.url else ": is it running? Start it with `meterprint up`"
+            raise UnreachableError(f"no answer from {self.url} ({why}){advice}") from outcome
+        try:
+            body: Any = outcome.json() if outcome.content else None
+        except ValueError:
+            body = None
+        if outcome.is_success and (body is not None or not outcome.content):
+            return body
+        error: Mapping[str, Any] = body if isinstance(body, dict) else {}
+        problems = [Problem(str(d.get("pointer", "")), str(d.get("reason", ""))) for d in error.get("details") or ()]
+        message = str(error.get("message") or f"{self.url} does not answer as a metering API")
+        raise APIError(outcome.status_code, str(error.get("code", "UNKNOWN")), message, problems)
+
+    def __repr__(self) -> str:
+        return f"url={self.url!r}, key='...'"
+
+
+class MeteringClient:
+    """A client of the metering API.
+
+    Requests are retried on 408, 425, 429, 5xx and network errors, with the same body: event ids make that safe.
+
+    Args:
+        url: Where the metering API is, for example `http://127.0.0.1:4141`.
+        key: The API key.
+        timeout: Seconds for each try.
+        retries: How many further tries a request has.
+        transport: How requests travel; for tests.
+        sleep: How to wait between tries; for tests.
+
+    Raises:
+        ConfigurationError: The URL or the key cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        timeout: float = 10.0,
+        retries: int = 3,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._settings = _Settings(url, key, timeout, retries)
+        self._http = httpx.Client(transport=transport, **self._settings.http)
+        self._sleep = sleep
+
+    @classmethod
+    def from_env(cls, **options: Any) -> MeteringClient:
+        """A client from METERING_API_URL and METERING_API_KEY; the options are those of the class.
+
+        Raises:
+            ConfigurationError: One of the two is not set.
+        """
+        return cls(*_environment(), **options)
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        request = self._http.build_request(method, path, **options)
+        attempt = 0
+        while True:
+            try:
+                outcome: httpx.Response | httpx.TransportError = self._http.send(request)
+            except httpx.TransportError as error:
+                outcome = error
+            delay = self._settings.delay(attempt, outcome)
+            if delay is None:
+                return self._settings.answer(outcome)
+            self._sleep(delay)
+            attempt += 1
+
+    def ingest(self, events: Sequence[Event]) -> IngestResult:
+        """Send up to 1,000 events; all are stored, or none.
+
+        Raises:
+            ValidationError: The batch breaks a limit; nothing was sent.
+            APIError: The API refused it; nothing was stored.
+            UnreachableError: No answer; send the same events again later.
+        """
+        return _ingested(self._call("POST", "/events/ingest", **_ingest_body(events)))
+
+    def events(
+        self,
+        *,
+        customer_id: str | None = None,
+        event_name: str | None = None,
+        meter_id: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> Iterator[Event]:
+        """All stored events that match, newest first, each once, page by page.
+
+        Args:
+            customer_id: Only this customer's.
+            event_name: Only those of this name.
+            meter_id: Only those that this meter counts.
+            start: Only those at or after this time.
+            end: Only those before this time.
+        """
+        pages = _Pages(_event_query(customer_id, event_name, meter_id, start, end))
+        while pages.more:
+            yield from pages.take(self._call("GET", "/events", params=pages.query))
+
+    def event(self, event_id: str) -> Event:
+        """One event.
+
+        Raises:
+            APIError: There is none with this id (NOT_FOUND).
+        """
+        return Event.from_wire(self._call("GET", f"/events/{quote(event_id, safe='')}"), strict=False)
+
+    def create_meter(self, meter: Meter) -> Meter:
+        """Create a meter.
+
+        Returns:
+            The meter with its id.
+        """
+        return Meter.from_wire(self._call("POST", "/meters", json=meter.to_wire()), strict=False)
+
+    def ensure_meters(self, meters: Iterable[Meter]) -> list[Meter]:
+        """Create those meters that do not exist yet, compared by their whole definition.
+
+        Returns:
+            The meters with their ids, in the order given.
+        """
+        existing = list(self.meters())
+        return [next((m for m in existing if m == meter), None) or self.create_meter(meter) for meter in meters]
+
+    def meters(self, *, archived: bool = False) -> Iterator[Meter]:
+        """All meters that are in use, or all that are archived."""
+        number = 0
+        while True:
+            query = {"archived": str(archived).lower(), "page_size": _PAGE_SIZE, "page_number": number}
+            items = self._call("GET", "/meters", params=query)["items"]
+            yield from (Meter.from_wire(item, strict=False) for item in items)
+            if len(items) < _PAGE_SIZE:
+                return
+            number += 1
+
+    def archive_meter(self, meter_id: str) -> None:
+        """Archive a meter: it counts no more."""
+        self._call("DELETE", f"/meters/{quote(meter_id, safe='')}")
+
+    def unarchive_meter(self, meter_id: str) -> None:
+        """Take a meter back into use."""
+        self._call("POST", f"/meters/{quote(meter_id, safe='')}/unarchive")
+
+    def usage(self, meter_id: str, *, customer_id: str | None = None) -> Decimal:
+        """What a meter reads: a local addition, which the hosted API does not have.
+
+        Args:
+            meter_id: The meter.
+            customer_id: Only this customer's usage.
+        """
+        query = {"customer_id": customer_id} if customer_id is not None else {}
+        path = f"/local/meters/{quote(meter_id, safe='')}/usage"
+        return Decimal(self._call("GET", path, params=query)["quantity"])
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> MeteringClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"MeteringClient({self._settings!r})"
+
+
+class AsyncMeteringClient:
+    """The client of the metering API for asyncio; arguments and errors as `MeteringClient`."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        timeout: float = 10.0,
+        retries: int = 3,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = _Settings(url, key, timeout, retries)
+        self._http = httpx.AsyncClient(transport=transport, **self._settings.http)
+        self._sleep = sleep
+
+    @classmethod
+    def from_env(cls, **options: Any) -> AsyncMeteringClient:
+        """A client from METERING_API_URL and METERING_API_KEY; the options are those of the class.
+
+        Raises:
+            ConfigurationError: One of the two is not set.
+        """
+        return cls(*_environment(), **options)
+
+    async def _call(self, method: str, path: str, **options: Any) -> Any:
+        request = self._http.build_request(method, path, **options)
+        attempt = 0
+        while True:
+            try:
+                outcome: httpx.Response | httpx.TransportError = await self._http.send(request)
+            except httpx.TransportError as error:
+                outcome = error
+            delay = self._settings.delay(attempt, outcome)
+            if delay is None:
+                return self._settings.answer(outcome)
+            await self._sleep(delay)
+            attempt += 1
+
+    async def ingest(self, events: Sequence[Event]) -> IngestResult:
+        """Send up to 1,000 events; all are stored, or none. Errors as `MeteringClient.ingest`."""
+        return _ingested(await self._call("POST", "/events/ingest", **_ingest_body(events)))
+
+    async def events(
+        self,
+        *,
+        customer_id: str | None = None,
+        event_name: str | None = None,
+        meter_id: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> AsyncIterator[Event]:
+        """All stored events that match; arguments as `MeteringClient.events`."""
+        pages = _Pages(_event_query(customer_id, event_name, meter_id, start, end))
+        while pages.more:
+            for event in pages.take(await self._call("GET", "/events", params=pages.query)):
+                yield event
+
+    async def meters(self, *, archived: bool = False) -> AsyncIterator[Meter]:
+        """All meters that are in use, or all that are archived."""
+        number = 0
+        while True:
+            query = {"archived": str(archived).lower(), "page_size": _PAGE_SIZE, "page_number": number}
+            items = (await self._call("GET", "/meters", params=query))["items"]
+            for item in items:
+                yield Meter.from_wire(item, strict=False)
+            if len(items) < _PAGE_SIZE:
+                return
+            number += 1
+
+    async def create_meter(self, meter: Meter) -> Meter:
+        """Create a meter.
+
+        Returns:
+            The meter with its id.
+        """
+        return Meter.from_wire(await self._call("POST", "/meters", json=meter.to_wire()), strict=False)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncMeteringClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"AsyncMeteringClient({self._settings!r})"
+
+
+class _Pages:
+    """The pages of one listing of events.
+
+    Events that arrive while it is read push others onto later pages: the end is fixed by the first page, and
+    what was seen is not given again.
+    """
+
+    def __init__(self, filters: dict[str, Any]) -> None:
+        self.query = {**filters, "page_size": _PAGE_SIZE, "page_number": 0}
+        self.more = True
+        self._seen: set[str] = set()
+
+    def take(self, page: Any) -> list[Event]:
+        events = [Event.from_wire(item, strict=False) for item in page["items"]]
+        if events and "end" not in self.query:
+            self.query["end"] = format_timestamp(events[0].timestamp + timedelta(milliseconds=1))
+        self.more = len(events) == _PAGE_SIZE
+        self.query["page_number"] += 1
+        fresh = [event for event in events if event.event_id not in self._seen]
+        self._seen.update(event.event_id for event in fresh)
+        return fresh
+
+
+def _environment() -> tuple[str, str]:
+    url, key = os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE)
+    if url and key:
+        return url, key
+    missing = " and ".join(name for name, value in ((URL_VARIABLE, url), (KEY_VARIABLE, key)) if not value)
+    raise ConfigurationError(
+        f"{missing} not set. The client needs {URL_VARIABLE} and {KEY_VARIABLE}: run `meterprint up`, which "
+        "starts a metering API on this machine and prints both, or set them to those of your account"
+    )
+
+
+def _ingest_body(events: Sequence[Event]) -> dict[str, Any]:
+    try:
+        check_batch(events)
+    except AttributeError:
+        raise ValidationError([Problem("/events", "not a sequence of Event objects")]) from None
+    body = json.dumps({"events": [event.to_wire() for event in events]}, separators=(",", ":"), allow_nan=False)
+    return {"content": body.encode(), "headers": {"Content-Type": "application/json"}}
+
+
+def _ingested(body: Any) -> IngestResult:
+    return IngestResult(body["ingested_count"], body.get("duplicate_count", 0))
+
+
+def _event_query(
+    customer_id: str | None, event_name: str | None, meter_id: str | None, start: datetime | None, end: datetime | None
+) -> dict[str, Any]:
+    query = {"customer_id": customer_id, "event_name": event_name, "meter_id": meter_id}
+    query |= {name: time and format_timestamp(time) for name, time in (("start", start), ("end", end))}
+    return {name: value for name, value in query.items() if value is not None}
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds that Retry-After asks for (RFC 9110 section 10.2.3: a number, or a date)."""
+    value = response.headers.get("Retry-After", "")
+    if value.isdigit():
+        return float(value)
+    try:
+        return max((parsedate_to_datetime(value) - utc_now()).total_seconds(), 0.0)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""The metering API that runs anywhere: under pytest, on a loopback port, in a page."""
