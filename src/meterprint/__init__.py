@@ -5,8 +5,8 @@ from .client import AsyncMeteringClient, IngestResult, MeteringClient
 from .errors import APIError, ConfigurationError, MeterprintError, Problem, UnreachableError, ValidationError
 from .event import Event
 from .meter import Aggregation, Condition, Filter, Meter
-from .recorder import AsyncRecorder
 from .pricing import Invoice, InvoiceLine, Price, invoice
+from .recorder import AsyncRecorder
 
 __all__ = [
     "APIError",

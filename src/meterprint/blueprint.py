@@ -1,6 +1,7 @@
 """A blueprint as data: its events, meters and prices, and usage whose bill is known.
 
-The tables on the pages, the meters that are created, and the check of every event that a snippet sends are derived from it.
+The tables on the pages, the meters that are created, and the check of every event that a snippet
+sends are derived from it.
 """
 
 from __future__ import annotations

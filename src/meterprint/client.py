@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -53,7 +53,9 @@ class _Settings:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"the URL {self.url!r} of the metering API does not start with http:// or https://")
+            raise ConfigurationError(
+                f"the URL {self.url!r} of the metering API does not start with http:// or https://"
+            )
         if not self.key or not self.key.isascii() or not self.key.isprintable() or " " in self.key:
             raise ConfigurationError("the API key is empty, or holds a space or a character that a header cannot carry")
 
@@ -74,7 +76,7 @@ class _Settings:
         asked = _retry_after(outcome) if isinstance(outcome, httpx.Response) else None
         if asked is not None:
             return asked if asked <= _LONGEST_DELAY else None
-        return random.uniform(0, min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY))
+        return random.uniform(0, min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY))  # noqa: S311  # jitter, not a secret
 
     def answer(self, outcome: httpx.Response | httpx.TransportError) -> Any:
         """The decoded body of a success; anything else raises."""
@@ -129,7 +131,7 @@ class MeteringClient:
         self._sleep = sleep
 
     @classmethod
-    def from_env(cls, **options: Any) -> MeteringClient:
+    def from_env(cls, **options: Any) -> Self:
         """A client from METERING_API_URL and METERING_API_KEY; the options are those of the class.
 
         Raises:
@@ -227,6 +229,13 @@ class MeteringClient:
         """Take a meter back into use."""
         self._call("POST", f"/meters/{quote(meter_id, safe='')}/unarchive")
 
+    def is_local(self) -> bool:
+        """Whether a local metering API answers here: one with the additions under /local."""
+        try:
+            return bool(self._call("GET", "/local/health")["status"] == "ok")
+        except (APIError, UnreachableError, TypeError, KeyError):
+            return False
+
     def usage(self, meter_id: str, *, customer_id: str | None = None) -> Decimal:
         """What a meter reads: a local addition, which the hosted API does not have.
 
@@ -242,7 +251,7 @@ class MeteringClient:
         """Close the connections."""
         self._http.close()
 
-    def __enter__(self) -> MeteringClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -270,7 +279,7 @@ class AsyncMeteringClient:
         self._sleep = sleep
 
     @classmethod
-    def from_env(cls, **options: Any) -> AsyncMeteringClient:
+    def from_env(cls, **options: Any) -> Self:
         """A client from METERING_API_URL and METERING_API_KEY; the options are those of the class.
 
         Raises:
@@ -335,7 +344,7 @@ class AsyncMeteringClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def __aenter__(self) -> AsyncMeteringClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -395,8 +404,13 @@ def _ingested(body: Any) -> IngestResult:
 def _event_query(
     customer_id: str | None, event_name: str | None, meter_id: str | None, start: datetime | None, end: datetime | None
 ) -> dict[str, Any]:
-    query = {"customer_id": customer_id, "event_name": event_name, "meter_id": meter_id}
-    query |= {name: time and format_timestamp(time) for name, time in (("start", start), ("end", end))}
+    query = {
+        "customer_id": customer_id,
+        "event_name": event_name,
+        "meter_id": meter_id,
+        "start": format_timestamp(start) if start else None,
+        "end": format_timestamp(end) if end else None,
+    }
     return {name: value for name, value in query.items() if value is not None}
 
 

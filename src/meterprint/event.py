@@ -67,9 +67,7 @@ class Event:
 
     def _problems(self) -> list[Problem]:
         problems = [
-            Problem(f"/{name}", reason)
-            for name in _IDENTIFIERS
-            if (reason := _identifier_fault(getattr(self, name)))
+            Problem(f"/{name}", reason) for name in _IDENTIFIERS if (reason := _identifier_fault(getattr(self, name)))
         ]
         if reason := _timestamp_fault(self.timestamp):
             problems.append(Problem("/timestamp", reason, "INVALID_TIMESTAMP"))
@@ -119,17 +117,17 @@ class Event:
         faults = [Problem(f"/{key}", unknown_field(key, _FIELDS)) for key in data if strict and key not in _FIELDS]
         faults += [Problem(f"/{name}", "missing: every event has one") for name in _IDENTIFIERS if name not in data]
         values: dict[str, Any] = {name: data.get(name, "missing") for name in _IDENTIFIERS}
-        values["timestamp"] = now or utc_now()
         values["metadata"] = {} if data.get("metadata") is None else data["metadata"]
-        try:
-            if data.get("timestamp") is not None:
+        values["timestamp"] = now or utc_now()
+        if data.get("timestamp") is not None:
+            try:
                 values["timestamp"] = parse_timestamp(data["timestamp"])
-        except ValueError as error:
-            faults.append(Problem("/timestamp", str(error), "INVALID_TIMESTAMP"))
+            except ValueError as error:
+                faults.append(Problem("/timestamp", str(error), "INVALID_TIMESTAMP"))
         try:
             event = cls(**values)
         except ValidationError as error:
-            faults += error.problems
+            raise ValidationError([*faults, *error.problems]) from None
         if faults:
             raise ValidationError(faults)
         return event
@@ -258,6 +256,7 @@ def _metadata_problems(metadata: object) -> list[Problem]:
 
 
 def unknown_field(key: object, known: Iterable[str]) -> str:
+    """What to say of a field that nobody knows."""
     return f"unknown field {shown(key)}: the fields are {', '.join(known)}"
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
-from operator import itemgetter
-from typing import Any, Literal, TypeAlias, get_args
+from operator import ge, gt, itemgetter, le, lt
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from .errors import Problem, ValidationError
 from .event import Event, MetadataValue, shown, unknown_field, value_fault
 
+T = TypeVar("T")
 AggregationType = Literal["count", "sum", "max", "last"]
 Conjunction = Literal["and", "or"]
 Operator = Literal[
@@ -167,8 +168,8 @@ class Aggregation:
             return total
         if self.type == "max":
             return max((number for _, number in numbers), default=Decimal(0))
-        # sorted() is stable, so that of equal timestamps the last to arrive stays last.
-        return sorted(numbers, key=itemgetter(0))[-1][1] if numbers else Decimal(0)
+        # max() takes the first of equals: seen from the end, the one that arrived last.
+        return max(reversed(numbers), key=itemgetter(0))[1] if numbers else Decimal(0)
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON object of this aggregation."""
@@ -268,7 +269,7 @@ def _clause(data: object, pointer: str, level: int, strict: bool) -> Clause:
     return _built(Condition, _object(data, known, pointer, required=known, strict=strict), pointer)
 
 
-def _built(build: Any, values: Mapping[str, Any], pointer: str) -> Any:
+def _built(build: Callable[..., T], values: Mapping[str, Any], pointer: str) -> T:
     try:
         return build(**values)
     except ValidationError as error:
@@ -288,18 +289,15 @@ def _object(
 
 
 def _compare(operator: Operator, actual: Any, value: Any) -> bool:
-    if isinstance(value, str) and operator == "contains":
-        return value in actual
-    if isinstance(value, str) and operator == "does_not_contain":
-        return value not in actual
-    if isinstance(value, bool):
-        return False
-    return {
-        "greater_than": actual > value,
-        "greater_than_or_equals": actual >= value,
-        "less_than": actual < value,
-        "less_than_or_equals": actual <= value,
+    if isinstance(value, str) and "contain" in operator:
+        return (value in actual) is (operator == "contains")
+    compare = {
+        "greater_than": gt,
+        "greater_than_or_equals": ge,
+        "less_than": lt,
+        "less_than_or_equals": le,
     }[operator]
+    return bool(compare(actual, value))
 
 
 def _kind(value: object) -> type | None:

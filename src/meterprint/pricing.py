@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, localcontext
+from typing import Any
 
 from .errors import Problem, ValidationError
 from .event import shown
 
 # ISO 4217: currencies whose minor unit is not a hundredth.
-_MINOR_DIGITS = dict.fromkeys(("CLP", "ISK", "JPY", "KRW", "PYG", "UGX", "VND", "XAF", "XOF"), 0)
-_MINOR_DIGITS |= dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 3)
+_MINOR_DIGITS: dict[str, int] = {
+    **dict.fromkeys(("CLP", "ISK", "JPY", "KRW", "PYG", "UGX", "VND", "XAF", "XOF"), 0),
+    **dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 3),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ class InvoiceLine:
         """How the total came about: `2,500 - 1,000 free = 1,500 x 2 cents = 30.00 USD`."""
         price = self.price
         free = f" - {price.free_threshold:,f} free = {self.chargeable:,f}" if price.free_threshold else ""
-        unit = "cents" if _MINOR_DIGITS.get(price.currency, 2) == 2 else f"minor units of {price.currency}"
+        plural = "cent" if price.price_per_unit == 1 else "cents"
+        unit = plural if _MINOR_DIGITS.get(price.currency, 2) == 2 else f"minor units of {price.currency}"
         return f"{self.consumed:,f}{free} x {price.price_per_unit:f} {unit} = {money(self.total, price.currency)}"
 
 
@@ -114,12 +118,12 @@ def money(minor: int, currency: str) -> str:
     return f"{Decimal(minor).scaleb(-digits):,.{digits}f} {currency}"
 
 
-def _amount(value: object, pointer: str) -> Decimal:
+def _amount(value: Any, pointer: str) -> Decimal:
     if isinstance(value, float):
         reason = f"{value} is a float, which does not hold money exactly: write Decimal('{value}')"
         raise ValidationError([Problem(pointer, reason)])
     try:
-        amount = Decimal(value)  # pyright: ignore[reportArgumentType]  # the except clause is the check
+        amount = Decimal(value)
     except (InvalidOperation, TypeError, ValueError):
         raise ValidationError([Problem(pointer, f"{shown(value)} is not a decimal number")]) from None
     if not amount.is_finite() or amount < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from .client import AsyncMeteringClient
 from .errors import APIError, MeterprintError
@@ -46,7 +46,7 @@ class AsyncRecorder:
         self._sleep = sleep
 
     @classmethod
-    def from_env(cls, **options: Any) -> AsyncRecorder:
+    def from_env(cls, **options: Any) -> Self:
         """A recorder to METERING_API_URL with METERING_API_KEY; the options are those of the class.
 
         Raises:
@@ -56,20 +56,21 @@ class AsyncRecorder:
 
     def record(self, event: Event) -> None:
         """Take an event, at once. Call it in the thread of the event loop."""
-        try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
+        if self._queue.full():
             _logger.error("event %s dropped: %d events wait already", event.event_id, self._queue.qsize())
+        else:
+            self._queue.put_nowait(event)
 
-    async def __aenter__(self) -> AsyncRecorder:
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        try:
-            await asyncio.wait_for(self._queue.join(), self._shutdown_timeout)
-        except TimeoutError:
-            _logger.error("the metering API does not answer: events lost at the end of the application")
+        drained = asyncio.create_task(self._queue.join())
+        await asyncio.wait([drained], timeout=self._shutdown_timeout)
+        if not drained.done():
+            drained.cancel()
+            _logger.error("the metering API does not answer: events are lost at the end of the application")
         self._task.cancel()
         await self._client.aclose()
 

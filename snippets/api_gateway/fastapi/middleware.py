@@ -54,20 +54,21 @@ app.include_router(orders)
 
 async def main() -> None:
     """Three requests of a customer, and one of a stranger."""
-    async with app.router.lifespan_context(app):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as api:
-            ada = {"Authorization": "Bearer key-of-ada"}
-            for method, path, headers, body in (
-                ("GET", "/v1/orders/7", ada, None),
-                ("POST", "/v1/orders", ada, {"item": "book"}),
-                ("GET", "/v1/orders/9", {}, None),
-                ("GET", "/health", ada, None),
-            ):
-                response = await api.request(method, path, headers=headers, json=body)
-                print(method, path, response.status_code)
-                """
-                GET /v1/orders/7 200
-                """
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://api") as api:
+        ada = {"Authorization": "Bearer key-of-ada"}
+        response = await api.get("/v1/orders/7", headers=ada)
+        print("GET /v1/orders/7", response.status_code)
+        # > GET /v1/orders/7 200
+        response = await api.post("/v1/orders", headers=ada, json={"item": "book"})
+        print("POST /v1/orders", response.status_code)
+        # > POST /v1/orders 201
+        response = await api.get("/v1/orders/9")
+        print("GET /v1/orders/9", response.status_code)
+        # > GET /v1/orders/9 401
+        response = await api.get("/health", headers=ada)
+        print("GET /health", response.status_code)
+        # > GET /health 200
 
 
 if __name__ == "__main__":

@@ -39,4 +39,4 @@ for attempt in range(4):
 if response is None or response.is_error:
     raise SystemExit(f"not metered: {response.text if response else 'no answer'}")
 print(f"{response.json()['ingested_count']} event ingested")
-#> 1 event ingested
+# > 1 event ingested

@@ -127,7 +127,8 @@ _logger = logging.getLogger("meterprint")
 
 def customer_from_state(scope: Scope) -> str | None:
     """The customer that authentication left in `request.state.customer_id`, or None."""
-    return scope.get("state", {}).get("customer_id")
+    customer_id: str | None = scope.get("state", {}).get("customer_id")
+    return customer_id
 
 
 class UsageMiddleware:
@@ -155,6 +156,7 @@ class UsageMiddleware:
         self._customer = customer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection, as ASGI has it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -100,10 +100,7 @@ class _API:
         problems: list[Problem] = []
         for index, item in enumerate(items):
             try:
-                event = Event.from_wire(item, now=now)
-                if problem := event.age_problem(now):
-                    raise ValidationError([problem])
-                events.append(event)
+                events.append(_event_in(item, now))
             except ValidationError as error:
                 problems += error.under(f"/events/{index}").problems
         if problems:
@@ -113,9 +110,7 @@ class _API:
 
     async def list_events(self, request: Request) -> Response:
         ledger = _ledger(request)
-        query = _query(
-            request, "customer_id", "event_name", "meter_id", "start", "end", "page_size", "page_number"
-        )
+        query = _query(request, "customer_id", "event_name", "meter_id", "start", "end", "page_size", "page_number")
         selection = _selection(query)
         meter = self._meter(ledger, query["meter_id"]).meter if "meter_id" in query else None
         if meter and selection.event_name not in (None, meter.event_name):
@@ -227,6 +222,13 @@ class _API:
             if stored.meter.id == meter_id:
                 return stored
         raise APIError(404, "NOT_FOUND", f"no meter with the id {shown(meter_id)}")
+
+
+def _event_in(item: Any, now: datetime) -> Event:
+    event = Event.from_wire(item, now=now)
+    if problem := event.age_problem(now):
+        raise ValidationError([problem])
+    return event
 
 
 async def dashboard(request: Request) -> Response:

@@ -6,7 +6,7 @@ import errno
 import socket
 import threading
 import time
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 
@@ -38,7 +38,7 @@ class Server:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
@@ -61,5 +61,7 @@ def _bound(port: int, option: str) -> socket.socket:
     except OSError as error:
         listener.close()
         why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-        raise ConfigurationError(f"port {port} {why}: choose another with {option}, for example {option} {port + 1}") from error
+        raise ConfigurationError(
+            f"port {port} {why}: choose another with {option}, for example {option} {port + 1}"
+        ) from error
     return listener

@@ -225,9 +225,7 @@ class SQLiteStore:
         )
 
     def meters(self, ledger: str) -> list[StoredMeter]:
-        query = (
-            "SELECT id, definition, created_at, updated_at, archived FROM meters WHERE ledger = ? ORDER BY created"
-        )
+        query = "SELECT id, definition, created_at, updated_at, archived FROM meters WHERE ledger = ? ORDER BY created"
         return [
             StoredMeter(
                 replace(Meter.from_wire(json.loads(definition)), id=meter_id),

@@ -1,0 +1,245 @@
+"""Build the site in both languages: the tables from the blueprints, then the pages, then their language links.
+
+Any warning ends it with status 1.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+from meterprint import Blueprint, Condition, Filter, Meter, invoice
+from meterprint.blueprints import BLUEPRINTS
+from meterprint.event import Event, format_timestamp, parse_timestamp
+from meterprint.pricing import money
+from meterprint.snippets import find_recipes
+
+ROOT = Path(__file__).resolve().parent.parent
+INCLUDES = ROOT / "build" / "includes"
+LANGUAGES = {"en": "mkdocs.yml", "sv": "mkdocs.sv.yml"}
+SIGNS = {
+    "equals": "=",
+    "not_equals": "≠",
+    "greater_than": ">",
+    "greater_than_or_equals": "≥",
+    "less_than": "<",
+    "less_than_or_equals": "≤",
+    "contains": "contains",
+    "does_not_contain": "does not contain",
+}
+
+
+class Texts:
+    """The words of the tables in one language. English is the key; a missing or unused translation is an error."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        file = ROOT / "docs" / f"tables.{language}.toml"
+        self.translations: dict[str, str] = {} if language == "en" else tomllib.loads(file.read_text(encoding="utf-8"))
+        self.used: set[str] = set()
+        self.missing: set[str] = set()
+
+    def __call__(self, text: str) -> str:
+        """The text in this language."""
+        self.used.add(text)
+        if self.language == "en":
+            return text
+        if text not in self.translations:
+            self.missing.add(text)
+        return self.translations.get(text, text)
+
+    def check(self) -> None:
+        """End the build where the translations and the tables part."""
+        unused = self.translations.keys() - self.used
+        for text in sorted(self.missing):
+            print(f"docs/tables.{self.language}.toml lacks: {json.dumps(text)}", file=sys.stderr)
+        for text in sorted(unused):
+            print(f"docs/tables.{self.language}.toml has, but no table uses: {json.dumps(text)}", file=sys.stderr)
+        if self.missing or unused:
+            raise SystemExit(1)
+
+
+def main() -> None:
+    """Build everything, or say what is wrong."""
+    os.chdir(ROOT)
+    write_includes()
+    for language, config in LANGUAGES.items():
+        print(f"building the {language} pages ...", file=sys.stderr)
+        build_pages(config)
+    link_languages(ROOT / "site")
+
+
+def write_includes() -> None:
+    """Write what the pages include from the blueprints and from the recorded runs."""
+    for language in LANGUAGES:
+        texts = Texts(language)
+        write(f"{language}/overview.md", overview(texts))
+        for blueprint in BLUEPRINTS.values():
+            for name, text in tables(blueprint, texts).items():
+                write(f"{language}/{blueprint.slug}/{name}.md", text)
+        for recipe in find_recipes(ROOT):
+            readings = json.loads(recipe.ledger.read_text(encoding="utf-8"))["meters"]
+            units = {meter.name: meter.measurement_unit for meter in recipe.blueprint.meters}
+            rows = [(texts(name), f"{int(value):,}", texts(units[name])) for name, value in readings.items()]
+            head = (texts("Meter"), texts("Reading"), texts("Unit"))
+            write(f"{language}/{recipe.name}.md", table(head, rows, align="lrl"))
+        texts.check()
+    write("cli/serve.txt", help_of("serve"))
+    for blueprint in BLUEPRINTS.values():
+        write(f"{blueprint.slug}/event.json", dump(sample_event(blueprint).to_wire()))
+        write(f"{blueprint.slug}/meters.json", dump([meter.to_wire() for meter in blueprint.meters]))
+
+
+def help_of(command: str) -> str:
+    """What `meterprint COMMAND --help` prints on a terminal of 80 columns."""
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
+    words = [sys.executable, "-m", "meterprint.cli", command, "--help"]
+    text = subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout
+    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines()) + "\n"
+
+
+def overview(texts: Texts) -> str:
+    """The comparison of all blueprints."""
+    head = ("Blueprint", "Aggregation", "Common metadata", "What for")
+    rows = [
+        (
+            f"[{texts(blueprint.title)}]({blueprint.slug.replace('_', '-')}.md)",
+            "<br>".join(dict.fromkeys(how(meter) for meter in blueprint.meters)),
+            ", ".join(f"`{field.name}`" for field in blueprint.events[0].fields if field.required),
+            texts(blueprint.summary),
+        )
+        for blueprint in BLUEPRINTS.values()
+    ]
+    return table([texts(title) for title in head], rows)
+
+
+def tables(blueprint: Blueprint, texts: Texts) -> dict[str, str]:
+    """Every table of a blueprint's page, by its file name."""
+    kinds = [
+        f"`{kind.name}`: {texts(kind.meaning)}\n\n"
+        + table(
+            [texts(title) for title in ("Key", "Type", "Required", "Meaning", "Example")],
+            [
+                (
+                    f"`{field.name}`",
+                    texts(field.type),
+                    texts("yes") if field.required else texts("no"),
+                    texts(field.meaning),
+                    f"`{json.dumps(field.example)}`",
+                )
+                for field in kind.fields
+            ],
+        )
+        for kind in blueprint.events
+    ]
+    meters = [
+        (
+            texts(meter.name),
+            how(meter),
+            condition_text(meter.filter, texts) if meter.filter else texts("every event"),
+            texts(meter.measurement_unit),
+            texts(meter.description or ""),
+        )
+        for meter in blueprint.meters
+    ]
+    bill = invoice(blueprint.prices, blueprint.quantities)
+    lines = [(texts(line.price.meter), line.explanation, money(line.total, line.price.currency)) for line in bill.lines]
+    lines.append((f"**{texts('Total')}**", "", f"**{money(bill.total, blueprint.prices[0].currency)}**"))
+    samples = [
+        (
+            f"{sample.times:,}",
+            " ".join(f"`{key}={sample.metadata[key]}`" for key in told(blueprint)),
+            f"{int(sample.metadata['response_bytes']):,}",
+        )
+        for sample in blueprint.samples
+    ]
+    return {
+        "events": "\n\n".join(kinds),
+        "meters": table([texts(t) for t in ("Meter", "Aggregation", "What it counts", "Unit", "What for")], meters),
+        "samples": table([texts(t) for t in ("Events", "What they say", "Bytes of each")], samples, align="rlr"),
+        "invoice": table([texts(t) for t in ("Meter", "How the amount comes about", "Amount")], lines, align="llr"),
+    }
+
+
+def told(blueprint: Blueprint) -> list[str]:
+    """The keys in which the samples differ, bytes aside."""
+    keys = [field.name for field in blueprint.events[0].fields if field.required]
+    return [key for key in keys if "bytes" not in key and len({s.metadata[key] for s in blueprint.samples}) > 1]
+
+
+def how(meter: Meter) -> str:
+    """An aggregation as a formula."""
+    return f"{meter.aggregation.type}({f'`{meter.aggregation.key}`' if meter.aggregation.key else ''})"
+
+
+def condition_text(clause: Filter | Condition, texts: Texts, *, inner: bool = False) -> str:
+    """A filter as a formula."""
+    if isinstance(clause, Condition):
+        return f"`{clause.key}` {SIGNS[clause.operator]} `{json.dumps(clause.value)}`"
+    joined = f" {texts(clause.conjunction)} ".join(condition_text(part, texts, inner=True) for part in clause.clauses)
+    return f"({joined})" if inner and len(clause.clauses) > 1 else joined
+
+
+def sample_event(blueprint: Blueprint) -> Event:
+    """An example event, the same in each build."""
+    moment = parse_timestamp("2026-11-24T09:30:00Z")
+    kind = blueprint.events[0]
+    return Event(Event.id_for(kind.name, format_timestamp(moment)), "cus_ada", kind.name, moment, kind.sample())
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], align: str = "") -> str:
+    """A Markdown table; `align` has l or r for each column."""
+    titles = list(head)
+    rules = ["--:" if side == "r" else "---" for side in align.ljust(len(titles), "l")]
+    lines = [titles, rules, *(list(row) for row in rows)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
+
+
+def dump(value: object) -> str:
+    """A value as a page shows it."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def write(name: str, text: str) -> None:
+    """Write an include."""
+    path = INCLUDES / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def build_pages(config: str) -> None:
+    """Build one language. In process, because the command's own --strict does not see every warning."""
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+    from mkdocs.exceptions import MkDocsException
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        build(load_config(config))
+    except MkDocsException as error:
+        raise SystemExit(f"{config}: {error}") from None
+
+
+def link_languages(site: Path) -> None:
+    """Let each page name itself in the other language: the theme names only the two home pages."""
+    for page in site.rglob("*.html"):
+        place = page.relative_to(site).as_posix().removeprefix("sv/").removesuffix("index.html")
+        text = page.read_text(encoding="utf-8")
+        if place == "404.html":
+            continue
+        page.write_text(
+            re.sub(r'(<link rel="alternate" href=")([^"]*)(" hreflang)', rf"\g<1>\g<2>{place}\g<3>", text),
+            encoding="utf-8",
+        )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
+    main()
