@@ -71,9 +71,9 @@ def up(
     with (
         _store(db) as store,
         Server(create_app(store), port) as api,
-        Server(_site(root / "site"), site_port, option="--site-port") as site,
+        Server(site_app(root / "site"), site_port, option="--site-port") as site,
     ):
-        _build_site(root)
+        _buildsite_app(root)
         _create_meters(api.url)
         out.print(f"\nThe guides          [bold]{site.url}/[/bold]")
         _show_api(api.url, db)
@@ -229,11 +229,12 @@ def _store(db: Path | None) -> Iterator[Store]:
         store.close()
 
 
-def _site(folder: Path) -> Starlette:
+def site_app(folder: Path) -> Starlette:
+    """The built site as an application."""
     return Starlette(routes=[Mount("/", StaticFiles(directory=folder, html=True, check_dir=False))])
 
 
-def _build_site(root: Path) -> None:
+def _buildsite_app(root: Path) -> None:
     with err.status("building the site ..."):
         done = subprocess.run([sys.executable, root / "scripts" / "build_site.py"], cwd=root, check=False)
     if done.returncode:

@@ -186,7 +186,7 @@ def run(program: Program, recipe: Recipe, client: MeteringClient, environment: M
     before = {event.event_id for event in client.events()}
     try:
         done = subprocess.run(
-            _command(program),
+            command(program),
             check=False,
             env={**os.environ, **tool_environment(program.path), **environment},
             capture_output=True,
@@ -296,7 +296,12 @@ def tool_environment(path: Path) -> dict[str, str]:
     }
 
 
-def _command(program: Program) -> list[str]:
+def command(program: Program) -> list[str]:
+    """The words that run a program.
+
+    Raises:
+        ConfigurationError: The tool of its language is missing.
+    """
     tool = program.language.tool
     executable = sys.executable if tool is None else find_tool(tool)
     if executable is None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
@@ -13,8 +12,6 @@ from .event import Event
 from .local.app import create_app
 from .local.store import MemoryStore
 from .meter import Meter
-
-T = TypeVar("T")
 
 
 class MeteringAPI:
@@ -56,24 +53,44 @@ class MeteringAPI:
 class InProcess(httpx.BaseTransport):
     """Carries requests into an ASGI application that never waits for anything outside of it.
 
-    It needs neither threads nor an event loop: synchronous and asynchronous clients reach the same application.
+    It needs neither threads nor an event loop (which `httpx.ASGITransport` does), so that synchronous and
+    asynchronous clients reach the same application, inside a running event loop too.
     """
 
     def __init__(self, app: Any) -> None:
-        self._transport = httpx.ASGITransport(app)
+        self._app = app
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request whose body has been read."""
-        content = request.read()
-        copy = httpx.Request(request.method, request.url, headers=request.headers, content=content)
-        answer = _finished(self._transport.handle_async_request(copy))
-        return httpx.Response(answer.status_code, headers=answer.headers, content=_finished(answer.aread()))
+        """Answer a request, in one step."""
+        messages: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": request.read(), "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            messages.append(message)
+
+        try:
+            self._app(_scope(request), receive, send).send(None)
+        except StopIteration:
+            start, *bodies = messages
+            content = b"".join(message.get("body", b"") for message in bodies)
+            return httpx.Response(start["status"], headers=start["headers"], content=content, request=request)
+        raise RuntimeError("the application waited for something outside of it")
 
 
-def _finished(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        work.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    raise RuntimeError("the application waited for something outside of it")
+def _scope(request: httpx.Request) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": request.url.scheme,
+        "server": (request.url.host, request.url.port),
+        "client": ("127.0.0.1", 0),
+        "root_path": "",
+        "path": request.url.path,
+        "raw_path": request.url.raw_path.partition(b"?")[0],
+        "query_string": request.url.query,
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+    }

@@ -59,16 +59,16 @@ async def main() -> None:
         ada = {"Authorization": "Bearer key-of-ada"}
         response = await api.get("/v1/orders/7", headers=ada)
         print("GET /v1/orders/7", response.status_code)
-        # > GET /v1/orders/7 200
+        #> GET /v1/orders/7 200
         response = await api.post("/v1/orders", headers=ada, json={"item": "book"})
         print("POST /v1/orders", response.status_code)
-        # > POST /v1/orders 201
+        #> POST /v1/orders 201
         response = await api.get("/v1/orders/9")
         print("GET /v1/orders/9", response.status_code)
-        # > GET /v1/orders/9 401
+        #> GET /v1/orders/9 401
         response = await api.get("/health", headers=ada)
         print("GET /health", response.status_code)
-        # > GET /health 200
+        #> GET /health 200
 
 
 if __name__ == "__main__":

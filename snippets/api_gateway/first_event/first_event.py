@@ -20,4 +20,4 @@ with MeteringClient.from_env() as metering:
     result = metering.ingest([event])
 
 print(f"{result.ingested_count} event ingested")
-# > 1 event ingested
+#> 1 event ingested

@@ -22,21 +22,25 @@ event = {
         "response_bytes": 2048,
     },
 }
-url = f"{os.environ['METERING_API_URL']}/events/ingest"
-headers = {"Authorization": f"Bearer {os.environ['METERING_API_KEY']}"}
+url, key = os.environ.get("METERING_API_URL"), os.environ.get("METERING_API_KEY")
+if not url or not key:
+    raise SystemExit("set METERING_API_URL and METERING_API_KEY: `meterprint up` prints both")
 
-response = None
+headers = {"Authorization": f"Bearer {key}"}
+failure = "no answer"
 for attempt in range(4):
-    if attempt:
-        time.sleep(random.uniform(0, 2**attempt))
+    time.sleep(random.uniform(0, 2**attempt - 1))
     try:
-        response = httpx.post(url, json={"events": [event]}, headers=headers, timeout=10)
-    except httpx.TransportError:
+        response = httpx.post(f"{url}/events/ingest", json={"events": [event]}, headers=headers, timeout=10)
+    except httpx.TransportError as error:
+        failure = f"no answer: {error}"
         continue
-    if response.status_code != 429 and response.status_code < 500:
+    if response.is_success:
+        print(f"{response.json()['ingested_count']} event ingested")
+        #> 1 event ingested
         break
-
-if response is None or response.is_error:
-    raise SystemExit(f"not metered: {response.text if response else 'no answer'}")
-print(f"{response.json()['ingested_count']} event ingested")
-# > 1 event ingested
+    failure = f"{response.status_code} {response.text}"
+    if response.status_code != 429 and response.status_code < 500:
+        raise SystemExit(f"not metered: {failure}")
+else:
+    raise SystemExit(f"not metered: {failure}")

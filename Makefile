@@ -1,0 +1,72 @@
+# Two commands do everything: `make up` and `make test`. Both bring what they need into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+export GOCACHE := $(CURDIR)/.cache/go-build
+export GOPROXY := off
+export GOTOOLCHAIN := local
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up test check lint types site bench clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.setup  ## bring everything into .venv: Python packages, Go, Node.js, npm packages
+
+up: .venv/.up  ## serve the guides and the local metering API until Ctrl-C
+	@$(BIN)/meterprint up
+
+test: .venv/.setup  ## run all tests, or some: make test ARGS="-k meter"
+ifdef ARGS
+	@$(BIN)/python -m pytest $(ARGS)
+else
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+endif
+
+check: export CI := true
+check: lint types test site  ## what CI runs: lint, types, all tests with nothing skipped, the site
+
+lint: .venv/.setup  ## style and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
+	cd snippets && go vet ./...
+
+types: .venv/.setup  ## types, by mypy, pyright and tsc
+	$(BIN)/mypy
+	$(BIN)/pyright
+	cd snippets && npx --no-install tsc --noEmit
+
+site: .venv/.up  ## build the site into site/, in both languages
+	$(BIN)/python scripts/build_site.py
+
+bench: .venv/.setup  ## measure, and show the table that the README shows
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## remove what was built, and .venv
+	rm -rf .venv .cache build site snippets/node_modules
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Meterprint needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": name another, for example make up PYTHON=python3.12")'
+	@echo "Creating .venv ..."
+	@$(PYTHON) -m venv .venv || { echo "No venv module: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
+
+.venv/.up: pyproject.toml uv.lock | $(BIN)/uv
+	@echo "Installing what reading, the local API and Python snippets need ..."
+	@$(BIN)/uv sync --quiet --locked --inexact --no-default-groups --group up
+	@touch $@
+
+.venv/.setup: pyproject.toml uv.lock snippets/package-lock.json snippets/go.mod | $(BIN)/uv
+	@echo "Installing Python packages, Go and Node.js (about 0.6 GB with caches, once) ..."
+	@$(BIN)/uv sync --quiet --locked
+	@echo "Installing the npm packages of the snippets ..."
+	@npm ci --silent --no-fund --no-audit --prefix snippets
+	@echo "Warming Go's build cache ..."
+	@cd snippets && go build ./... && rm -f snippets
+	@touch .venv/.up $@

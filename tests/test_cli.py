@@ -1,0 +1,257 @@
+"""The command line, as a user runs it."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conftest import require_tool
+from meterprint import MeteringClient
+from meterprint.blueprints.api_gateway import BLUEPRINT
+from meterprint.cli import LOCAL_KEY
+from meterprint.local.app import create_app
+from meterprint.local.server import Server
+from meterprint.local.store import MemoryStore
+from meterprint.snippets import find_recipe, find_root, missing_tools
+
+ROOT = find_root()
+METERPRINT = str(Path(sys.executable).parent / "meterprint")
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("METERING_")}
+
+
+def meterprint(
+    *words: str, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [METERPRINT, *words],
+        check=False,
+        cwd=cwd,
+        env={**CLEAN, "COLUMNS": "100", **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@contextmanager
+def running(*words: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A command that serves, and the address of its metering API."""
+    with subprocess.Popen(
+        [METERPRINT, *words], cwd=cwd, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                if found := re.search(r"METERING_API_URL=(\S+)", line):
+                    yield process, found[1]
+                    break
+            else:
+                pytest.fail(f"{words} showed no address: {process.stderr and process.stderr.read()}")
+        finally:
+            process.kill()
+
+
+def wait_until_it_answers(url: str) -> None:
+    for _ in range(100):
+        try:
+            httpx.get(f"{url}/local/health")
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("up",), ("serve",), ("list",), ("run",), ("snippets", "check"), ("snippets", "update")]
+)
+def test_the_help_of_every_command_shows_an_example(command: tuple[str, ...]) -> None:
+    done = meterprint(*command, "--help")
+    assert done.returncode == 0
+    assert re.search(r"Examples:\s+meterprint " + " ".join(command), done.stdout), done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_list_names_every_recipe_and_its_languages() -> None:
+    done = meterprint("list")
+    row = next(line for line in done.stdout.splitlines() if line.startswith("api_gateway/first_event"))
+    assert "python, httpx, ts, go, curl" in row
+
+
+def test_run_starts_an_api_of_its_own_when_none_is_there() -> None:
+    done = meterprint("run", "api_gateway/first_event", environment={"METERING_API_URL": ""})
+    assert done.returncode == 0, done.stderr
+    assert "1 event ingested" in done.stdout
+    assert '"endpoint": "/v1/orders/{order_id}"' in done.stdout
+    assert re.search(r"API requests +1 request", done.stdout)
+    assert re.search(r"Response bytes +2048 byte", done.stdout)
+
+
+def test_run_uses_the_api_that_the_environment_names_and_leaves_its_event_there() -> None:
+    recipe = find_recipe(ROOT, "api_gateway/first_event")
+    for tool in missing_tools([recipe.program("go")]):
+        require_tool(tool)
+    with Server(create_app(MemoryStore())) as api, MeteringClient(api.url, "secret-key") as client:
+        environment = {"METERING_API_URL": api.url, "METERING_API_KEY": "secret-key"}
+        done = meterprint("run", "api_gateway/first_event", "--lang", "go", environment=environment)
+        assert done.returncode == 0, done.stderr
+        (event,) = client.events()
+        assert event.event_id in done.stdout
+        assert "secret-key" not in done.stdout + done.stderr
+        again = meterprint("run", "api_gateway/first_event", environment=environment)
+        assert "It sent 1 event\n" in again.stdout
+        assert re.search(r"API requests +2 request", again.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "api_gateway/first"), "no recipe 'api_gateway/first': did you mean api_gateway/first_event?"),
+        (("run", "zzz"), "`meterprint list` shows those that there are"),
+        (
+            ("run", "api_gateway/first_event", "--lang", "cobol"),
+            "no 'cobol': choose one of python, httpx, ts, go, curl",
+        ),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_right_ones(words: tuple[str, ...], message: str) -> None:
+    done = meterprint(*words)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_against_an_api_that_is_not_there_names_the_variable_and_the_command() -> None:
+    done = meterprint("run", "api_gateway/first_event", environment={"METERING_API_URL": "http://127.0.0.1:9"})
+    assert done.returncode == 1
+    assert "METERING_API_URL=http://127.0.0.1:9" in done.stderr
+    assert "meterprint up" in done.stderr
+
+
+def test_outside_of_a_checkout_the_error_says_where_to_run(tmp_path: Path) -> None:
+    package = tmp_path / "site-packages"
+    package.mkdir()
+    (package / "meterprint").symlink_to(ROOT / "src" / "meterprint")
+    code = "import meterprint.snippets as s; s.__file__ = '/nowhere/s.py'; s.find_root()"
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert "run this in a checkout of Meterprint" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "up"])
+def test_a_port_in_use_is_named_with_the_option_that_changes_it(command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = meterprint(command, "--port", str(port))
+    assert done.returncode == 1
+    assert f"port {port} is in use: choose another with --port, for example --port {port + 1}" in done.stderr
+
+
+def test_a_site_port_in_use_is_named_too(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = meterprint("up", "--port", "0", "--site-port", str(port), "--db", str(tmp_path / "l.db"))
+    assert done.returncode == 1
+    assert f"port {port} is in use: choose another with --site-port" in done.stderr
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_keeps_its_events_in_the_file_and_stops_cleanly(tmp_path: Path, signal_number: int) -> None:
+    for expected in (1, 0):  # the second time it is a duplicate
+        with running("serve", "--port", "0", "--db", "deep/usage.db", cwd=tmp_path) as (process, url):
+            with MeteringClient(url, LOCAL_KEY) as client:
+                event = next(BLUEPRINT.sample_events("cus_ada"))
+                fixed = type(event)("always-the-same", event.customer_id, event.event_name, metadata=event.metadata)
+                assert client.ingest([fixed]).ingested_count == expected
+            process.send_signal(signal_number)
+            assert process.wait(timeout=10) == 0
+            assert process.stdout
+            assert "Stopped." in process.stdout.read()
+            assert process.stderr
+            assert process.stderr.read() == ""
+    assert (tmp_path / "deep" / "usage.db").is_file()
+
+
+def test_serve_listens_on_loopback_alone(tmp_path: Path) -> None:
+    with running("serve", "--port", "0", "--memory", cwd=tmp_path) as (_, url):
+        port = int(url.rpartition(":")[2])
+        listening = Path("/proc/net/tcp")
+        if not listening.exists():
+            require_tool("/proc/net/tcp")
+        rows = [line.split()[1] for line in listening.read_text().splitlines()[1:] if line.split()[3] == "0A"]
+        assert [row for row in rows if row.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_up_serves_the_site_and_an_api_with_the_meters_of_every_blueprint(tmp_path: Path) -> None:
+    words = ("up", "--port", "0", "--site-port", "0", "--db", str(tmp_path / "ledger.db"))
+    with subprocess.Popen(
+        [METERPRINT, *words], cwd=ROOT, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        shown = "".join(lines)
+        site, api = (re.search(pattern, shown) for pattern in (r"guides +(\S+)", r"METERING_API_URL=(\S+)"))
+        assert site
+        assert api, shown
+        assert "API gateway" in httpx.get(site[1]).text
+        assert "blåkopia" in httpx.get(f"{site[1]}sv/").text
+        assert httpx.get(f"{api[1]}/dashboard").status_code == 200
+        with MeteringClient(api[1], LOCAL_KEY) as client:
+            assert list(client.meters()) == list(BLUEPRINT.meters)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 0
+
+
+def test_snippets_check_names_what_fails_and_update_mends_it(tmp_path: Path) -> None:
+    recipe = find_recipe(ROOT, "api_gateway/first_event")
+    folder = tmp_path / "snippets" / "api_gateway" / "first_event"
+    folder.mkdir(parents=True)
+    (tmp_path / "mkdocs.yml").touch()
+    (folder / "first_event.py").write_text(recipe.program("python").path.read_text().replace("2048", "1024"))
+    (folder / "expected.txt").write_text(recipe.expected.read_text())
+    (folder / "ledger.json").write_text(recipe.ledger.read_text())
+
+    done = meterprint("snippets", "check", cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.search(r'^-.*"response_bytes": 2048', done.stdout, re.M)
+    assert re.search(r'^\+.*"response_bytes": 1024', done.stdout, re.M)
+    assert "meterprint snippets update" in done.stderr
+
+    assert meterprint("snippets", "update", "api_gateway/first_event", cwd=tmp_path).returncode == 0
+    assert json.loads((folder / "ledger.json").read_text())["meters"]["Response bytes"] == "1024"
+    assert "ok     api_gateway/first_event python" in meterprint("snippets", "check", cwd=tmp_path).stdout
+
+
+def test_a_snippet_that_fails_fails_the_run_and_shows_why(tmp_path: Path) -> None:
+    folder = tmp_path / "snippets" / "api_gateway" / "broken"
+    folder.mkdir(parents=True)
+    (tmp_path / "mkdocs.yml").touch()
+    (folder / "broken.py").write_text('raise SystemExit("not metered: on purpose")\n')
+    done = meterprint("run", "api_gateway/broken", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "not metered: on purpose" in done.stderr
+    assert "broken.py ended with exit status 1" in done.stderr
+    assert meterprint("snippets", "update", cwd=tmp_path).returncode == 1
+    assert not (folder / "ledger.json").exists()
+
+
+def test_a_tool_that_is_missing_is_brought_in_or_named(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from meterprint import snippets;"
+        "snippets.install_tools(Path.cwd(), {'cobol'}, print)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert "cobol is not installed: get it from your system's packages" in done.stderr

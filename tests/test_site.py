@@ -1,0 +1,193 @@
+"""The built site, as files and in a real browser."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+
+import build_site
+from conftest import require_tool
+from meterprint import MeteringClient
+from meterprint.blueprints.api_gateway import BLUEPRINT
+from meterprint.cli import LOCAL_KEY, site_app
+from meterprint.local.app import create_app
+from meterprint.local.server import Server
+from meterprint.local.store import MemoryStore
+from meterprint.snippets import (
+    LANGUAGES,
+    Program,
+    command,
+    find_recipe,
+    missing_tools,
+    program_environment,
+    tool_environment,
+)
+
+SITE = build_site.ROOT / "site"
+LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
+BROWSERS = ("chromium", "google-chrome", "chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    done = subprocess.run(
+        [sys.executable, build_site.__file__], cwd=build_site.ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return SITE
+
+
+@pytest.fixture(scope="module")
+def site_url(site: Path) -> Iterator[str]:
+    with Server(site_app(site)) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[BrowserContext]:
+    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if not executable:
+        require_tool("chromium")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=options)
+        context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], locale="en-GB")
+        context.set_default_timeout(10_000)
+        yield context
+        browser.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    page = context.new_page()
+    yield page
+    page.close()
+
+
+class Loaded(HTMLParser):
+    """What a page loads when it is opened."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        address = values.get(LOADS.get(tag, ""))
+        if tag == "link" and values.get("rel") not in ("canonical", "alternate", "next", "prev"):
+            address = values.get("href")
+        if address:
+            self.addresses.append(address)
+
+
+def test_the_pages_load_nothing_from_other_hosts(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 10
+    for page in pages:
+        outside = [address for address in Loaded(page.read_text()).addresses if re.match(r"(https?:)?//", address)]
+        assert outside == [], page
+    for sheet in site.rglob("*.css"):
+        assert not re.findall(r"@import|url\([\"']?(?:https?:)?//[^)]*", sheet.read_text()), sheet
+
+
+def test_each_page_names_itself_in_the_other_language(site: Path) -> None:
+    for place in ("", "api-gateway/"):
+        for language in ("", "sv/"):
+            text = (site / language / place / "index.html").read_text()
+            links = dict(re.findall(r'<link rel="alternate" href="([^"]*)" hreflang="?(\w+)', text))
+            assert links == {f"/{place}": "en", f"/sv/{place}": "sv"}
+
+
+@pytest.mark.parametrize("text", ["[broken](nowhere.md)", "[broken](#nowhere)", "::: meterprint.Nothing"])
+def test_a_broken_link_anchor_or_name_stops_the_build(text: str, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# Title\n\n{text}\n")
+    config = build_site.ROOT / "build" / "broken.yml"
+    lines = [f"INHERIT: {build_site.ROOT}/mkdocs.yml", f"docs_dir: {tmp_path}/docs", f"site_dir: {tmp_path}/site"]
+    config.write_text("\n".join([*lines, "nav: [index.md]", "extra_css: []\n"]))
+    code = f"import build_site; build_site.build_pages({str(config)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        cwd=build_site.ROOT,
+        env={"PYTHONPATH": str(build_site.ROOT / "scripts"), "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize("language", ["", "sv/"])
+def test_no_page_asks_another_host_or_reports_an_error(site: Path, site_url: str, page: Page, language: str) -> None:
+    asked: set[str] = set()
+    errors: list[str] = []
+    page.on("request", lambda request: asked.add(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for name in ("", "api-gateway/", "local-api/", "testing/", "reference/"):
+        page.goto(f"{site_url}/{language}{name}", wait_until="networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    outside = {url for url in asked if not url.startswith((site_url, "data:", "blob:"))}
+    # The version of the site that is published at its own address is the same host there.
+    assert {url for url in outside if not url.startswith("http://127.0.0.1:8000/")} == set()
+    assert errors == []
+
+
+@pytest.mark.parametrize("language", ["", "sv/"])
+def test_every_block_copied_from_the_page_runs_and_is_metered(
+    site_url: str, page: Page, language: str, tmp_path: Path
+) -> None:
+    recipe = find_recipe(build_site.ROOT, "api_gateway/first_event")
+    for tool in missing_tools(recipe.programs):
+        require_tool(tool)
+    page.goto(f"{site_url}/{language}api-gateway/", wait_until="networkidle")
+    tabs = page.locator(".tabbed-set").first
+    with Server(create_app(MemoryStore())) as api, MeteringClient(api.url, LOCAL_KEY) as client:
+        (requests, *_) = client.ensure_meters(BLUEPRINT.meters)
+        for number, program in enumerate(recipe.programs, start=1):
+            tabs.locator("label").nth(number - 1).click()
+            block = tabs.locator(".tabbed-block").nth(number - 1)
+            block.locator("button.md-clipboard, button[data-clipboard-target], .md-code__button").first.click()
+            copied = page.evaluate("navigator.clipboard.readText()")
+            run_copied(copied, program.path.name, program_environment(api.url, LOCAL_KEY), tmp_path)
+            assert client.usage(requests.id or "") == number
+
+
+def run_copied(text: str, name: str, environment: dict[str, str], folder: Path) -> None:
+    path = folder / name
+    path.write_text(text)
+    language = LANGUAGES[path.suffix]
+    done = subprocess.run(
+        command(Program(path, language.key, language)),
+        check=False,
+        cwd=folder,
+        env={**tool_environment(build_site.ROOT / "snippets" / name), "HOME": str(folder), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "1 event ingested\n"), done.stderr
+
+
+def test_the_dashboard_shows_meters_and_each_event_as_it_arrives(page: Page) -> None:
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    with Server(create_app(MemoryStore())) as api, MeteringClient(api.url, LOCAL_KEY) as client:
+        client.ensure_meters(BLUEPRINT.meters)
+        page.goto(f"{api.url}/")
+        expect(page.get_by_text("API requests").first).to_be_visible()
+        expect(page.get_by_text("cus_ada")).to_have_count(0)
+        client.ingest(list(BLUEPRINT.sample_events("cus_ada"))[:3])
+        expect(page.get_by_text("cus_ada").first).to_be_visible()
+        expect(page.get_by_text("6,144").first).to_be_visible()  # 3 x 2,048 bytes
+        page.get_by_label(re.compile("key", re.I)).fill("another")
+        expect(page.get_by_text("cus_ada")).to_have_count(0)
+    assert errors == []

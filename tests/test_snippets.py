@@ -1,0 +1,274 @@
+"""Every snippet, in every language: what it prints, what it leaves, and how it fails."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_examples import CodeExample, EvalExample
+
+from conftest import require_tool
+from meterprint import Event, MeteringClient
+from meterprint.cli import LOCAL_KEY
+from meterprint.local.app import create_app
+from meterprint.local.server import DEFAULT_PORT, Server
+from meterprint.local.store import MemoryStore
+from meterprint.snippets import (
+    Outcome,
+    Program,
+    Recipe,
+    command,
+    faults,
+    find_recipe,
+    find_recipes,
+    find_root,
+    ledger_of,
+    missing_tools,
+    program_environment,
+    run,
+    tool_environment,
+)
+from meterprint.testing import MeteringAPI
+
+ROOT = find_root()
+RECIPES = find_recipes(ROOT)
+PROGRAMS = [
+    pytest.param(recipe, program, id=f"{recipe.name}-{program.lang}")
+    for recipe in RECIPES
+    for program in recipe.programs
+]
+FIRST_EVENT = [
+    pytest.param(recipe, program, id=program.lang)
+    for recipe in RECIPES
+    if recipe.folder.name == "first_event"
+    for program in recipe.programs
+]
+RUFF_BINARY = str(Path(sys.executable).parent / "ruff")
+PYTHON = sorted((ROOT / "snippets").glob("*_*/*/*.py"))
+RUFF = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]
+
+every_program = pytest.mark.parametrize(("recipe", "program"), PROGRAMS)
+every_first_event = pytest.mark.parametrize(("recipe", "program"), FIRST_EVENT)
+
+
+def outcome_against(app: Any, recipe: Recipe, program: Program) -> Outcome:
+    for tool in missing_tools([program]):
+        require_tool(tool)
+    with Server(app) as api, MeteringClient(api.url, LOCAL_KEY) as client:
+        return run(program, recipe, client, program_environment(api.url, LOCAL_KEY))
+
+
+def run_against(app: Any, recipe: Recipe, program: Program) -> list[str]:
+    return faults(recipe, program, outcome_against(app, recipe, program))
+
+
+class Faulty:
+    """The metering API, whose ingest gives wrong answers first.
+
+    Args:
+        statuses: What the first requests to ingest are answered with.
+        commit: Whether they are stored all the same, as when the answer is lost on its way.
+    """
+
+    def __init__(self, *statuses: int, commit: bool = False) -> None:
+        self.store = MemoryStore()
+        self._app = create_app(self.store)
+        self._statuses = list(statuses)
+        self._commit = commit
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/events/ingest" or not self._statuses:
+            await self._app(scope, receive, send)
+            return
+        status = self._statuses.pop(0)
+        if self._commit:
+            await self._app(scope, receive, _nowhere)
+        else:
+            while (await receive()).get("more_body"):
+                pass
+        headers = [(b"content-type", b"application/json"), (b"retry-after", b"0")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"code": "FAULT", "message": "on purpose"}'})
+
+
+async def _nowhere(message: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(ROOT / "snippets")))
+def test_a_python_snippet_is_tidy_and_prints_what_it_says(
+    path: Path, eval_example: EvalExample, metering_api: MeteringAPI
+) -> None:
+    example = CodeExample.create(path.read_text(), path=path.absolute(), prefix="python")
+    eval_example.set_config(
+        line_length=RUFF["line-length"],
+        target_version=RUFF["target-version"],
+        ruff_line_length=RUFF["line-length"],
+        ruff_ignore=RUFF["lint"]["per-file-ignores"]["snippets/**"],
+    )
+    eval_example.lint_ruff(example)
+    format_check = [RUFF_BINARY, "format", "--diff", f"--line-length={RUFF['line-length']}", "-"]
+    # The formatter would put a space into #>, and leaves #: alone.
+    tidy = subprocess.run(format_check, check=False, input=example.source.replace("#> ", "#: "), text=True)
+    assert tidy.returncode == 0
+    if eval_example.update_examples:
+        eval_example.run_print_update(example)
+    else:
+        eval_example.run_print_check(example)
+    assert metering_api.events
+
+
+@every_program
+def test_a_program_prints_and_leaves_what_all_languages_do(recipe: Recipe, program: Program) -> None:
+    assert run_against(create_app(MemoryStore()), recipe, program) == []
+
+
+@every_program
+def test_a_program_survives_an_api_that_is_busy(recipe: Recipe, program: Program) -> None:
+    assert run_against(Faulty(503, 429), recipe, program) == []
+
+
+@every_program
+def test_a_program_bills_once_when_the_answer_was_lost(recipe: Recipe, program: Program) -> None:
+    outcome = outcome_against(Faulty(500, commit=True), recipe, program)
+    assert outcome.status == 0, outcome.errors
+    assert ledger_of(outcome, recipe.blueprint) == recipe.ledger.read_text()
+
+
+def run_alone(program: Program, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    for tool in missing_tools([program]):
+        require_tool(tool)
+    outcome = run_program(program, environment)
+    assert outcome.returncode not in (0, None)
+    return outcome
+
+
+def run_program(program: Program, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("METERING_")}
+    return subprocess.run(
+        command(program),
+        check=False,
+        env={**inherited, **tool_environment(program.path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@every_first_event
+def test_a_program_says_what_the_api_refused(recipe: Recipe, program: Program) -> None:
+    with Server(Faulty(401)) as api:
+        outcome = run_alone(program, program_environment(api.url, "k"))
+    assert "401" in outcome.stderr or "FAULT" in outcome.stderr
+    assert "on purpose" in outcome.stderr
+    assert outcome.stdout == ""
+
+
+@every_first_event
+def test_a_program_gives_up_on_an_api_that_stays_away_and_says_so(recipe: Recipe, program: Program) -> None:
+    app = Faulty(*[503] * 20)
+    with Server(app) as api:
+        outcome = run_alone(program, program_environment(api.url, "k"))
+    assert "503" in outcome.stderr or "on purpose" in outcome.stderr
+    assert outcome.stdout == ""
+
+
+@every_first_event
+def test_a_program_survives_a_server_that_is_not_there(recipe: Recipe, program: Program) -> None:
+    outcome = run_alone(program, program_environment("http://127.0.0.1:9", "k"))
+    assert outcome.stderr
+    assert outcome.stdout == ""
+
+
+@every_program
+def test_a_program_names_a_missing_variable(recipe: Recipe, program: Program) -> None:
+    outcome = run_alone(program, {"METERING_API_KEY": "k"})
+    assert "METERING_API_URL" in outcome.stderr
+    assert "meterprint up" in outcome.stderr
+
+
+def test_the_environment_block_of_the_pages_names_the_local_api() -> None:
+    script = f'. {ROOT / "snippets" / "environment.sh"} && echo "$METERING_API_URL $METERING_API_KEY"'
+    shown = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout
+    assert shown == f"http://127.0.0.1:{DEFAULT_PORT} {LOCAL_KEY}\n"
+
+
+def test_every_recipe_has_every_language() -> None:
+    for recipe in RECIPES:
+        assert {"python", "ts", "go"} <= {program.lang for program in recipe.programs}, recipe.name
+    assert {program.lang for program in find_recipe(ROOT, "api_gateway/first_event").programs} == {
+        "python",
+        "httpx",
+        "ts",
+        "go",
+        "curl",
+    }
+
+
+class Forgetful(MemoryStore):
+    """Breaks idempotency: what was seen before is stored again."""
+
+    def add_events(self, ledger: str, events: Any) -> int:
+        again = [Event(Event.new_id(), e.customer_id, e.event_name, e.timestamp, e.metadata) for e in events]
+        return super().add_events(ledger, again)
+
+
+class Lossy(MemoryStore):
+    """Loses a key of the metadata."""
+
+    def add_events(self, ledger: str, events: Any) -> int:
+        less = [
+            Event(e.event_id, e.customer_id, e.event_name, e.timestamp, {**e.metadata, "endpoint": "/"}) for e in events
+        ]
+        return super().add_events(ledger, less)
+
+
+class Silent(MemoryStore):
+    """Acknowledges, and stores nothing."""
+
+    def add_events(self, ledger: str, events: Any) -> int:
+        return len(events)
+
+
+class Broken(Faulty):
+    """Like Faulty, over a store that is broken."""
+
+    def __init__(self, store: MemoryStore, *statuses: int) -> None:
+        super().__init__(*statuses, commit=True)
+        self._app = create_app(store)
+
+
+def first_event() -> Iterator[tuple[Recipe, Program]]:
+    recipe = find_recipe(ROOT, "api_gateway/first_event")
+    return ((recipe, program) for program in recipe.programs)
+
+
+@pytest.mark.parametrize("store", [Forgetful, Lossy, Silent])
+def test_the_check_turns_red_when_the_api_is_broken(store: type[MemoryStore]) -> None:
+    recipe, program = next(first_event())
+    assert run_against(Broken(store(), 500), recipe, program) != []
+
+
+def test_the_check_turns_red_when_a_program_fails_prints_or_leaves_something_else(tmp_path: Path) -> None:
+    recipe, program = next(first_event())
+    outcome = outcome_against(create_app(MemoryStore()), recipe, program)
+    elsewhere = Recipe(tmp_path, recipe.blueprint, recipe.programs)
+    assert any("expected.txt is missing" in fault for fault in faults(elsewhere, program, outcome))
+    (tmp_path / "expected.txt").write_text("2 events ingested\n")
+    (tmp_path / "ledger.json").write_text(ledger_of(outcome, recipe.blueprint).replace("2048", "2049"))
+    printed, left = faults(elsewhere, program, outcome)
+    assert "-2 events ingested" in printed
+    assert "2049" in left
+
+
+def test_the_check_turns_red_when_an_event_departs_from_the_blueprint() -> None:
+    recipe, program = next(first_event())
+    outcome = outcome_against(create_app(MemoryStore()), recipe, program)
+    (event,) = outcome.events
+    odd = Event(event.event_id, event.customer_id, event.event_name, metadata={**event.metadata, "statusCode": 200})
+    changed = type(outcome)(0, outcome.output, "", (odd,), outcome.readings)
+    assert any("/metadata/statusCode: not a field" in fault for fault in faults(recipe, program, changed))
