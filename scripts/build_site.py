@@ -31,8 +31,8 @@ SIGNS = {
     "greater_than_or_equals": "≥",
     "less_than": "<",
     "less_than_or_equals": "≤",
-    "contains": "contains",
-    "does_not_contain": "does not contain",
+    "contains": "∋",
+    "does_not_contain": "∌",
 }
 
 
@@ -54,6 +54,15 @@ class Texts:
         if text not in self.translations:
             self.missing.add(text)
         return self.translations.get(text, text)
+
+    def number(self, text: str) -> str:
+        """A number as this language writes it: 1,234.5 in English."""
+        separators: dict[str, str] = {"en": {}, "sv": {",": "\u00a0", ".": ","}}[self.language]
+        return text.translate(str.maketrans(separators))
+
+    def sum(self, text: str) -> str:
+        """A sum such as `2,500 - 1,000 free = ...`, with its words in this language."""
+        return re.sub(r"free|cents?\b", lambda match: self(match[0]), self.number(text))
 
     def check(self) -> None:
         """End the build where the translations and the tables part."""
@@ -87,7 +96,9 @@ def write_includes() -> None:
         for recipe in find_recipes(ROOT):
             readings = json.loads(recipe.ledger.read_text(encoding="utf-8"))["meters"]
             units = {meter.name: meter.measurement_unit for meter in recipe.blueprint.meters}
-            rows = [(texts(name), f"{int(value):,}", texts(units[name])) for name, value in readings.items()]
+            rows = [
+                (texts(name), texts.number(f"{int(value):,}"), texts(units[name])) for name, value in readings.items()
+            ]
             head = (texts("Meter"), texts("Reading"), texts("Unit"))
             write(f"{language}/{recipe.name}.md", table(head, rows, align="lrl"))
         texts.check()
@@ -125,11 +136,12 @@ def tables(blueprint: Blueprint, texts: Texts) -> dict[str, str]:
     kinds = [
         f"`{kind.name}`: {texts(kind.meaning)}\n\n"
         + table(
-            [texts(title) for title in ("Key", "Type", "Required", "Meaning", "Example")],
+            [texts(title) for title in ("Key", "Type", "Unit", "Required", "Meaning", "Example")],
             [
                 (
                     f"`{field.name}`",
                     texts(field.type),
+                    texts(field.unit) if field.unit else "",
                     texts("yes") if field.required else texts("no"),
                     texts(field.meaning),
                     f"`{json.dumps(field.example)}`",
@@ -150,19 +162,22 @@ def tables(blueprint: Blueprint, texts: Texts) -> dict[str, str]:
         for meter in blueprint.meters
     ]
     bill = invoice(blueprint.prices, blueprint.quantities)
-    lines = [(texts(line.price.meter), line.explanation, money(line.total, line.price.currency)) for line in bill.lines]
-    lines.append((f"**{texts('Total')}**", "", f"**{money(bill.total, blueprint.prices[0].currency)}**"))
+    lines = [
+        (texts(line.price.meter), texts.sum(line.explanation), texts.number(money(line.total, line.price.currency)))
+        for line in bill.lines
+    ]
+    lines.append((f"**{texts('Total')}**", "", f"**{texts.number(money(bill.total, blueprint.prices[0].currency))}**"))
     samples = [
         (
-            f"{sample.times:,}",
+            texts.number(f"{sample.times:,}"),
             " ".join(f"`{key}={sample.metadata[key]}`" for key in told(blueprint)),
-            f"{int(sample.metadata['response_bytes']):,}",
+            texts.number(f"{int(sample.metadata['response_bytes']):,}"),
         )
         for sample in blueprint.samples
     ]
     return {
         "events": "\n\n".join(kinds),
-        "meters": table([texts(t) for t in ("Meter", "Aggregation", "What it counts", "Unit", "What for")], meters),
+        "meters": table([texts(t) for t in ("Meter", "Aggregation", "What it counts", "Unit", "Description")], meters),
         "samples": table([texts(t) for t in ("Events", "What they say", "Bytes of each")], samples, align="rlr"),
         "invoice": table([texts(t) for t in ("Meter", "How the amount comes about", "Amount")], lines, align="llr"),
     }

@@ -1,6 +1,7 @@
 """Every snippet, in every language: what it prints, what it leaves, and how it fails."""
 
 import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -179,8 +180,10 @@ def test_a_program_gives_up_on_an_api_that_stays_away_and_says_so(recipe: Recipe
 
 @every_first_event
 def test_a_program_survives_a_server_that_is_not_there(recipe: Recipe, program: Program) -> None:
-    outcome = run_alone(program, program_environment("http://127.0.0.1:9", "k"))
-    assert outcome.stderr
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    outcome = run_alone(program, program_environment(f"http://127.0.0.1:{port}", "k"))
+    assert "refused" in outcome.stderr.lower() or "connect" in outcome.stderr.lower(), outcome.stderr
     assert outcome.stdout == ""
 
 

@@ -35,6 +35,7 @@ class Field:
         type: The type of its value.
         meaning: What it says, in one sentence.
         example: A value.
+        unit: The unit of a number.
         required: Whether every event has it.
         measured: Whether its value differs from run to run (a duration), so that no ledger can hold it.
     """
@@ -43,6 +44,7 @@ class Field:
     type: FieldType
     meaning: str
     example: MetadataValue
+    unit: str = ""
     required: bool = True
     measured: bool = False
 

@@ -20,17 +20,18 @@ REQUEST = EventType(
         Field("endpoint", "string", "The route template, never the URL with its ids.", "/v1/orders/{order_id}"),
         Field("method", "string", "The HTTP method, in capitals.", "GET"),
         Field("status_code", "integer", "The HTTP status code of the response.", 200),
-        Field("duration_ms", "number", "From the first byte in to the last byte out.", 12.5, measured=True),
-        Field("request_bytes", "integer", "The size of the request's body, by Content-Length, else as read.", 0),
-        Field("response_bytes", "integer", "The size of the response's body, as sent.", 2048),
+        Field("duration_ms", "number", "From the first byte in to the last byte out.", 12.5, "ms", measured=True),
+        Field(
+            "request_bytes", "integer", "The size of the request's body, by Content-Length, else as read.", 0, "byte"
+        ),
+        Field("response_bytes", "integer", "The size of the response's body, as sent.", 2048, "byte"),
         Field("api_version", "string", "The version of the API, if it has more than one.", "2026-11", required=False),
         Field("operation", "string", "The name of the GraphQL operation.", "ListOrders", required=False),
     ),
 )
 
-_ANSWERED = Condition("status_code", "less_than", 500)
-_NO_HEALTH_CHECK = Condition("endpoint", "not_equals", "/health")
-_BILLABLE = Filter("and", (_ANSWERED, _NO_HEALTH_CHECK))
+_SERVED = (Condition("status_code", "less_than", 500), Condition("status_code", "not_equals", 429))
+_BILLABLE = Filter("and", (*_SERVED, Condition("endpoint", "not_equals", "/health")))
 _PREMIUM = Filter(
     "or",
     (
@@ -51,7 +52,7 @@ BLUEPRINT = Blueprint(
             aggregation=Aggregation("count"),
             measurement_unit="request",
             filter=_BILLABLE,
-            description="Every request but health checks and our own failures (5xx).",
+            description="Every request but health checks, refusals for the rate (429) and our own failures (5xx).",
         ),
         Meter(
             name="Orders created",
@@ -73,7 +74,7 @@ BLUEPRINT = Blueprint(
             event_name=REQUEST.name,
             aggregation=Aggregation("count"),
             measurement_unit="request",
-            filter=Filter("and", (_PREMIUM, Filter("and", (_ANSWERED,)))),
+            filter=Filter("and", (_PREMIUM, Filter("and", _SERVED))),
             description="Search and reports, at a price on top of the request.",
         ),
         Meter(
@@ -101,6 +102,7 @@ BLUEPRINT = Blueprint(
             times=60,
         ),
         Sample(REQUEST.name, REQUEST.sample(endpoint="/v1/reports/{report_id}", response_bytes=50_000_000), times=40),
+        Sample(REQUEST.name, REQUEST.sample(endpoint="/v1/orders", status_code=429, response_bytes=64), times=20),
         Sample(REQUEST.name, REQUEST.sample(endpoint="/v1/orders", status_code=503, response_bytes=64), times=5),
         Sample(REQUEST.name, REQUEST.sample(endpoint="/health", response_bytes=15), times=100),
     ),

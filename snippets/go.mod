@@ -1,0 +1,5 @@
+module meterprint.example/snippets
+
+go 1.27
+
+ignore ./node_modules
