@@ -14,6 +14,7 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 from meterprint import Blueprint, Condition, Filter, Meter, invoice
 from meterprint.blueprints import BLUEPRINTS
@@ -24,6 +25,9 @@ from meterprint.snippets import find_recipes
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDES = ROOT / "build" / "includes"
 LANGUAGES = {"en": "mkdocs.yml", "sv": "mkdocs.sv.yml"}
+FOLDERS = {"en": "", "sv": "sv"}
+SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
+XHTML = "http://www.w3.org/1999/xhtml"
 SIGNS = {
     "equals": "=",
     "not_equals": "≠",
@@ -57,8 +61,7 @@ class Texts:
 
     def number(self, text: str) -> str:
         """A number as this language writes it: 1,234.5 in English."""
-        separators: dict[str, str] = {"en": {}, "sv": {",": "\u00a0", ".": ","}}[self.language]
-        return text.translate(str.maketrans(separators))
+        return text.translate({"sv": str.maketrans(",.", "\u00a0,")}.get(self.language, {}))
 
     def sum(self, text: str) -> str:
         """A sum such as `2,500 - 1,000 free = ...`, with its words in this language."""
@@ -78,6 +81,8 @@ class Texts:
 def main() -> None:
     """Build everything, or say what is wrong."""
     os.chdir(ROOT)
+    if "SITE_URL" in os.environ:
+        os.environ["SITE_URL_SV"] = os.environ["SITE_URL"] + "sv/"
     write_includes()
     for language, config in LANGUAGES.items():
         print(f"building the {language} pages ...", file=sys.stderr)
@@ -243,16 +248,32 @@ def build_pages(config: str) -> None:
 
 
 def link_languages(site: Path) -> None:
-    """Let each page name itself in the other language: the theme names only the two home pages."""
-    for page in site.rglob("*.html"):
+    """Link each page with its translation: in the header's menu, and in the sitemaps for search engines.
+
+    The theme links the home pages. Its script needs the links in the head as they are, but not the attribute
+    that search engines read.
+    """
+    for page in site.rglob("index.html"):
         place = page.relative_to(site).as_posix().removeprefix("sv/").removesuffix("index.html")
         text = page.read_text(encoding="utf-8")
-        if place == "404.html":
-            continue
-        page.write_text(
-            re.sub(r'(<link rel="alternate" href=")([^"]*)(" hreflang)', rf"\g<1>\g<2>{place}\g<3>", text),
-            encoding="utf-8",
-        )
+        text = re.sub(r'(<link rel="alternate" href="[^"]*") hreflang="\w+"', r"\1", text)
+        text = re.sub(r'(<a href="[^"]*)(" hreflang="\w+" class="md-select__link")', rf"\g<1>{place}\2", text)
+        page.write_text(text, encoding="utf-8")
+    ET.register_namespace("", SITEMAP)
+    ET.register_namespace("xhtml", XHTML)
+    trees = {language: ET.parse(site / folder / "sitemap.xml") for language, folder in FOLDERS.items()}  # noqa: S314  # just written by mkdocs
+    homes = {language: min(_addresses(tree), key=len) for language, tree in trees.items()}
+    for language, tree in trees.items():
+        for url in tree.getroot():
+            place = (url.findtext(f"{{{SITEMAP}}}loc") or "").removeprefix(homes[language])
+            for other, home in homes.items():
+                values = {"rel": "alternate", "hreflang": other, "href": home + place}
+                ET.SubElement(url, f"{{{XHTML}}}link", values)
+        tree.write(site / FOLDERS[language] / "sitemap.xml", encoding="utf-8", xml_declaration=True)
+
+
+def _addresses(tree: ET.ElementTree[ET.Element]) -> list[str]:
+    return [place.text or "" for place in tree.iter(f"{{{SITEMAP}}}loc")]
 
 
 if __name__ == "__main__":

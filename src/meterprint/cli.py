@@ -73,7 +73,7 @@ def up(
         Server(create_app(store), port) as api,
         Server(site_app(root / "site"), site_port, option="--site-port") as site,
     ):
-        _buildsite_app(root)
+        _build_site(root, site.url)
         _create_meters(api.url)
         out.print(f"\nThe guides          [bold]{site.url}/[/bold]")
         _show_api(api.url, db)
@@ -234,9 +234,9 @@ def site_app(folder: Path) -> Starlette:
     return Starlette(routes=[Mount("/", StaticFiles(directory=folder, html=True, check_dir=False))])
 
 
-def _buildsite_app(root: Path) -> None:
-    with err.status("building the site ..."):
-        done = subprocess.run([sys.executable, root / "scripts" / "build_site.py"], cwd=root, check=False)
+def _build_site(root: Path, url: str) -> None:
+    words = [sys.executable, str(root / "scripts" / "build_site.py")]
+    done = subprocess.run(words, cwd=root, env={**os.environ, "SITE_URL": f"{url}/"}, check=False)
     if done.returncode:
         raise MeterprintError("the site was not built: the messages above say why")
 

@@ -54,8 +54,8 @@ app.include_router(orders)
 
 async def main() -> None:
     """Three requests of a customer, and one of a stranger."""
-    transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://api") as api:
+    api = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api")
+    async with app.router.lifespan_context(app), api:
         ada = {"Authorization": "Bearer key-of-ada"}
         response = await api.get("/v1/orders/7", headers=ada)
         print("GET /v1/orders/7", response.status_code)
