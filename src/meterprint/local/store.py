@@ -124,10 +124,12 @@ class MemoryStore:
 
     def add_events(self, ledger: str, events: Sequence[Event]) -> int:
         stored = self._ledgers[ledger].events
-        before = len(stored)
+        fresh: dict[str, Event] = {}
         for event in events:
-            stored.setdefault(event.event_id, event)
-        return len(stored) - before
+            if event.event_id not in stored:
+                fresh.setdefault(event.event_id, event)
+        stored.update(fresh)
+        return len(fresh)
 
     def event(self, ledger: str, event_id: str) -> Event | None:
         return self._ledgers[ledger].events.get(event_id)
