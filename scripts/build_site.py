@@ -1,6 +1,6 @@
 """Build the site in both languages: the tables from the blueprints, then the pages, then their language links.
 
-Any warning ends it with status 1.
+Any warning ends it with status 1. SITE_URL is the address it will have, SITE_DIR the folder it goes to.
 """
 
 from __future__ import annotations
@@ -81,13 +81,15 @@ class Texts:
 def main() -> None:
     """Build everything, or say what is wrong."""
     os.chdir(ROOT)
+    site = Path(os.environ.setdefault("SITE_DIR", "site"))
+    os.environ["SITE_DIR_SV"] = str(site / "sv")
     if "SITE_URL" in os.environ:
         os.environ["SITE_URL_SV"] = os.environ["SITE_URL"] + "sv/"
     write_includes()
     for language, config in LANGUAGES.items():
         print(f"building the {language} pages ...", file=sys.stderr)
         build_pages(config)
-    link_languages(ROOT / "site")
+    link_languages(site)
 
 
 def write_includes() -> None:

@@ -80,4 +80,4 @@ def test_without_the_extra_the_fixture_says_how_to_get_it(tmp_path: Path) -> Non
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
     done = subprocess.run(words, check=False, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": "."})
     assert done.returncode == 1
-    assert "pip install 'meterprint[local]'" in done.stdout
+    assert "pip install '.[local]'" in done.stdout

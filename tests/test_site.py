@@ -30,30 +30,34 @@ from meterprint.snippets import (
     tool_environment,
 )
 
-SITE = build_site.ROOT / "site"
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
 
 @pytest.fixture(scope="module")
-def site_url() -> Iterator[str]:
-    with Server(site_app(SITE)) as server:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def site_url(folder: Path) -> Iterator[str]:
+    with Server(site_app(folder)) as server:
         yield server.url
 
 
 @pytest.fixture(scope="module")
-def site(site_url: str) -> Path:
+def site(folder: Path, site_url: str) -> Path:
     done = subprocess.run(
         [sys.executable, build_site.__file__],
         check=False,
         cwd=build_site.ROOT,
-        env={**os.environ, "SITE_URL": f"{site_url}/"},
+        env={**os.environ, "SITE_URL": f"{site_url}/", "SITE_DIR": str(folder)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
-    return SITE
+    return folder
 
 
 @pytest.fixture(scope="module")

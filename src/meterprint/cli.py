@@ -22,7 +22,9 @@ try:
     from starlette.routing import Mount
     from starlette.staticfiles import StaticFiles
 except ImportError as error:
-    raise SystemExit(f"the command line needs the extra `local` ({error}): pip install 'meterprint[local]'") from None
+    raise SystemExit(
+        f"the command line needs the extra `local` ({error}): pip install '.[local]' in a checkout"
+    ) from None
 
 from . import snippets
 from .blueprints import BLUEPRINTS

@@ -23,7 +23,9 @@ def metering_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[MeteringAPI]:
 
         from .testing import InProcess, MeteringAPI
     except ImportError as error:
-        pytest.fail(f"metering_api needs the extra `local`: pip install 'meterprint[local]' ({error})", pytrace=False)
+        pytest.fail(
+            f"metering_api needs the extra `local`: pip install '.[local]' in a checkout ({error})", pytrace=False
+        )
     api = MeteringAPI()
     monkeypatch.setenv("METERING_API_URL", api.url)
     monkeypatch.setenv("METERING_API_KEY", api.key)

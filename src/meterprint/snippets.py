@@ -267,7 +267,7 @@ def install_tools(root: Path, missing: set[str], say: Callable[[str], None]) -> 
         raise ConfigurationError(f"{', '.join(sorted(others))} is not installed: get it from your system's packages")
     if missing & _LOCKED_TOOLS:
         say("Installing Go and Node.js into the project's environment (about 140 MB, once) ...")
-        _install(root, "uv", "sync", "--locked", "--inexact", "--group", "polyglot")
+        _install(root, "uv", "sync", "--locked", "--inexact", "--no-default-groups", "--group", "polyglot")
     if "packages" in missing:
         say("Installing the npm packages of the snippets ...")
         _install(root, "npm", "ci", "--no-fund", "--no-audit", "--prefix", "snippets")
