@@ -63,9 +63,14 @@ class Texts:
         """A number as this language writes it: 1,234.5 in English."""
         return text.translate({"sv": str.maketrans(",.", "\u00a0,")}.get(self.language, {}))
 
+    def money(self, minor: int, currency: str) -> str:
+        """An amount as this language writes it, on one line."""
+        return self.number(money(minor, currency)).replace(" ", "\u00a0")
+
     def sum(self, text: str) -> str:
         """A sum such as `2,500 - 1,000 free = ...`, with its words in this language."""
-        return re.sub(r"free|cents?\b", lambda match: self(match[0]), self.number(text))
+        words = re.sub(r"free|cents?\b", lambda match: self(match[0]), self.number(text))
+        return words.replace(" x ", " × ").replace(" - ", " − ")
 
     def check(self) -> None:
         """End the build where the translations and the tables part."""
@@ -143,14 +148,14 @@ def tables(blueprint: Blueprint, texts: Texts) -> dict[str, str]:
     kinds = [
         f"`{kind.name}`: {texts(kind.meaning)}\n\n"
         + table(
-            [texts(title) for title in ("Key", "Type", "Unit", "Required", "Meaning", "Example")],
+            [texts(title) for title in ("Key", "Meaning", "Type", "Unit", "Required", "Example")],
             [
                 (
                     f"`{field.name}`",
+                    texts(field.meaning),
                     texts(field.type),
                     texts(field.unit) if field.unit else "",
                     texts("yes") if field.required else texts("no"),
-                    texts(field.meaning),
                     f"`{json.dumps(field.example)}`",
                 )
                 for field in kind.fields
@@ -170,10 +175,10 @@ def tables(blueprint: Blueprint, texts: Texts) -> dict[str, str]:
     ]
     bill = invoice(blueprint.prices, blueprint.quantities)
     lines = [
-        (texts(line.price.meter), texts.sum(line.explanation), texts.number(money(line.total, line.price.currency)))
+        (texts(line.price.meter), texts.sum(line.explanation), texts.money(line.total, line.price.currency))
         for line in bill.lines
     ]
-    lines.append((f"**{texts('Total')}**", "", f"**{texts.number(money(bill.total, blueprint.prices[0].currency))}**"))
+    lines.append((f"**{texts('Total')}**", "", f"**{texts.money(bill.total, blueprint.prices[0].currency)}**"))
     samples = [
         (
             texts.number(f"{sample.times:,}"),

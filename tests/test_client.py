@@ -275,8 +275,25 @@ def test_the_asynchronous_client_reads_what_the_synchronous_reads(client: Meteri
             for number in range(100):
                 await api.create_meter(Meter(f"Meter {number}", "x", Aggregation("count"), "x"))
             assert len([found async for found in api.meters()]) == 101
+            assert (await api.event("e7")).event_id == "e7"
+            assert await api.usage(created.id or "") == 150
+            assert await api.usage(created.id or "", customer_id="cus_bo") == 0
+            await api.archive_meter(created.id or "")
+            assert [found.id async for found in api.meters(archived=True)] == [created.id]
+            await api.unarchive_meter(created.id or "")
+            other = Meter("Other", "x", Aggregation("count"), "x")
+            first, _ = await api.ensure_meters([METER, other])
+            assert first.id == created.id
+            assert len([found async for found in api.meters()]) == 102
 
     asyncio.run(main())
+
+
+def test_both_clients_offer_the_same() -> None:
+    def public(client: type) -> set[str]:
+        return {name for name in vars(client) if not name.startswith("_")}
+
+    assert public(MeteringClient) - {"close", "is_local"} == public(AsyncMeteringClient) - {"aclose"}
 
 
 @pytest.mark.parametrize("client_class", [MeteringClient, AsyncMeteringClient])

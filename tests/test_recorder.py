@@ -65,6 +65,19 @@ def test_a_batch_is_kept_and_sent_again_with_the_same_ids(status: int) -> None:
     assert api.stored == ["e0", "e1", "e2"]
 
 
+def test_an_event_that_is_recorded_twice_is_sent_once() -> None:
+    api = API()
+
+    async def main() -> None:
+        client = AsyncMeteringClient("http://api.test", "k", transport=httpx.MockTransport(api))
+        async with AsyncRecorder(client, shutdown_timeout=5) as recorder:
+            for number in (1, 2, 1):
+                recorder.record(event(number))
+
+    asyncio.run(main())
+    assert api.batches == [["e1", "e2"]]
+
+
 def test_one_refused_event_is_logged_and_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
     api = API(poison="e37")
     api.deliver(100)

@@ -139,8 +139,8 @@ class MeteringClient:
         """
         return cls(*_environment(), **options)
 
-    def _call(self, method: str, path: str, **options: Any) -> Any:
-        request = self._http.build_request(method, path, **options)
+    def _call(self, method: str, path: str, query: Mapping[str, Any] | None = None, **body: Any) -> Any:
+        request = self._http.build_request(method, path, params=query, **body)
         attempt = 0
         while True:
             try:
@@ -183,7 +183,7 @@ class MeteringClient:
         """
         pages = _Pages(_event_query(customer_id, event_name, meter_id, start, end))
         while pages.more:
-            yield from pages.take(self._call("GET", "/events", params=pages.query))
+            yield from pages.take(self._call("GET", "/events", pages.query))
 
     def event(self, event_id: str) -> Event:
         """One event.
@@ -215,7 +215,7 @@ class MeteringClient:
         number = 0
         while True:
             query = {"archived": str(archived).lower(), "page_size": _PAGE_SIZE, "page_number": number}
-            items = self._call("GET", "/meters", params=query)["items"]
+            items = self._call("GET", "/meters", query)["items"]
             yield from (Meter.from_wire(item, strict=False) for item in items)
             if len(items) < _PAGE_SIZE:
                 return
@@ -243,9 +243,7 @@ class MeteringClient:
             meter_id: The meter.
             customer_id: Only this customer's usage.
         """
-        query = {"customer_id": customer_id} if customer_id is not None else {}
-        path = f"/local/meters/{quote(meter_id, safe='')}/usage"
-        return Decimal(self._call("GET", path, params=query)["quantity"])
+        return Decimal(self._call("GET", *_usage(meter_id, customer_id))["quantity"])
 
     def close(self) -> None:
         """Close the connections."""
@@ -287,8 +285,8 @@ class AsyncMeteringClient:
         """
         return cls(*_environment(), **options)
 
-    async def _call(self, method: str, path: str, **options: Any) -> Any:
-        request = self._http.build_request(method, path, **options)
+    async def _call(self, method: str, path: str, query: Mapping[str, Any] | None = None, **body: Any) -> Any:
+        request = self._http.build_request(method, path, params=query, **body)
         attempt = 0
         while True:
             try:
@@ -317,8 +315,12 @@ class AsyncMeteringClient:
         """All stored events that match; arguments as `MeteringClient.events`."""
         pages = _Pages(_event_query(customer_id, event_name, meter_id, start, end))
         while pages.more:
-            for event in pages.take(await self._call("GET", "/events", params=pages.query)):
+            for event in pages.take(await self._call("GET", "/events", pages.query)):
                 yield event
+
+    async def event(self, event_id: str) -> Event:
+        """One event, as `MeteringClient.event`."""
+        return Event.from_wire(await self._call("GET", f"/events/{quote(event_id, safe='')}"), strict=False)
 
     async def meters(self, *, archived: bool = False) -> AsyncIterator[Meter]:
         """All meters that are in use, or all that are archived."""
@@ -339,6 +341,23 @@ class AsyncMeteringClient:
             The meter with its id.
         """
         return Meter.from_wire(await self._call("POST", "/meters", json=meter.to_wire()), strict=False)
+
+    async def ensure_meters(self, meters: Iterable[Meter]) -> list[Meter]:
+        """Create those meters that do not exist yet, as `MeteringClient.ensure_meters`."""
+        existing = [meter async for meter in self.meters()]
+        return [next((m for m in existing if m == meter), None) or await self.create_meter(meter) for meter in meters]
+
+    async def archive_meter(self, meter_id: str) -> None:
+        """Archive a meter: it counts no more."""
+        await self._call("DELETE", f"/meters/{quote(meter_id, safe='')}")
+
+    async def unarchive_meter(self, meter_id: str) -> None:
+        """Take a meter back into use."""
+        await self._call("POST", f"/meters/{quote(meter_id, safe='')}/unarchive")
+
+    async def usage(self, meter_id: str, *, customer_id: str | None = None) -> Decimal:
+        """What a meter reads: a local addition, as `MeteringClient.usage`."""
+        return Decimal((await self._call("GET", *_usage(meter_id, customer_id)))["quantity"])
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -412,6 +431,11 @@ def _event_query(
         "end": format_timestamp(end) if end else None,
     }
     return {name: value for name, value in query.items() if value is not None}
+
+
+def _usage(meter_id: str, customer_id: str | None) -> tuple[str, dict[str, str]]:
+    query = {} if customer_id is None else {"customer_id": customer_id}
+    return f"/local/meters/{quote(meter_id, safe='')}/usage", query
 
 
 def _retry_after(response: httpx.Response) -> float | None:

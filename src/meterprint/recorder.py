@@ -76,11 +76,12 @@ class AsyncRecorder:
 
     async def _run(self) -> None:
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < MAX_EVENTS and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            await self._deliver(batch)
-            for _ in batch:
+            taken = [await self._queue.get()]
+            while len(taken) < MAX_EVENTS and not self._queue.empty():
+                taken.append(self._queue.get_nowait())
+            # An event that was recorded twice is sent once: a batch that repeats an id is refused whole.
+            await self._deliver(list({event.event_id: event for event in taken}.values()))
+            for _ in taken:
                 self._queue.task_done()
 
     async def _deliver(self, batch: Sequence[Event]) -> None:
