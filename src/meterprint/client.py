@@ -327,7 +327,7 @@ class AsyncMeteringClient:
         number = 0
         while True:
             query = {"archived": str(archived).lower(), "page_size": _PAGE_SIZE, "page_number": number}
-            items = (await self._call("GET", "/meters", params=query))["items"]
+            items = (await self._call("GET", "/meters", query))["items"]
             for item in items:
                 yield Meter.from_wire(item, strict=False)
             if len(items) < _PAGE_SIZE:
