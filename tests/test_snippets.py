@@ -203,13 +203,8 @@ def test_the_environment_block_of_the_pages_names_the_local_api() -> None:
 def test_every_recipe_has_every_language() -> None:
     for recipe in RECIPES:
         assert {"python", "ts", "go"} <= {program.lang for program in recipe.programs}, recipe.name
-    assert {program.lang for program in find_recipe(ROOT, "api_gateway/first_event").programs} == {
-        "python",
-        "httpx",
-        "ts",
-        "go",
-        "curl",
-    }
+    first = {program.lang for program in find_recipe(ROOT, "api_gateway/first_event").programs}
+    assert {"python", "httpx", "ts", "go", "curl"} <= first
 
 
 class Forgetful(MemoryStore):
