@@ -16,9 +16,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from starlette.routing import Route
+
 from meterprint import Blueprint, Condition, Filter, Meter, invoice
 from meterprint.blueprints import BLUEPRINTS
 from meterprint.event import Event, format_timestamp, parse_timestamp
+from meterprint.local.app import create_app
+from meterprint.local.store import MemoryStore
 from meterprint.pricing import money
 from meterprint.snippets import find_recipes
 
@@ -102,6 +106,7 @@ def write_includes() -> None:
     for language in LANGUAGES:
         texts = Texts(language)
         write(f"{language}/overview.md", overview(texts))
+        write(f"{language}/paths.md", paths(texts))
         for blueprint in BLUEPRINTS.values():
             for name, text in tables(blueprint, texts).items():
                 write(f"{language}/{blueprint.slug}/{name}.md", text)
@@ -118,6 +123,18 @@ def write_includes() -> None:
     for blueprint in BLUEPRINTS.values():
         write(f"{blueprint.slug}/event.json", dump(sample_event(blueprint).to_wire()))
         write(f"{blueprint.slug}/meters.json", dump([meter.to_wire() for meter in blueprint.meters]))
+
+
+def paths(texts: Texts) -> str:
+    """Every path of the local metering API."""
+    rows = [
+        (f"`{method} {route.path.replace(':path', '')}`", texts((route.endpoint.__doc__ or "").partition("\n")[0]))
+        for route in create_app(MemoryStore()).routes
+        if isinstance(route, Route) and route.endpoint.__doc__ and "{name}" not in route.path
+        for method in sorted((route.methods or set()) - {"HEAD"})
+        if route.path != "/"
+    ]
+    return table([texts(title) for title in ("Path", "What it does")], rows)
 
 
 def help_of(command: str) -> str:

@@ -222,7 +222,7 @@ class MeteringClient:
             number += 1
 
     def archive_meter(self, meter_id: str) -> None:
-        """Archive a meter: it counts no more."""
+        """Archive a meter: it is no longer in use."""
         self._call("DELETE", f"/meters/{quote(meter_id, safe='')}")
 
     def unarchive_meter(self, meter_id: str) -> None:
@@ -348,7 +348,7 @@ class AsyncMeteringClient:
         return [next((m for m in existing if m == meter), None) or await self.create_meter(meter) for meter in meters]
 
     async def archive_meter(self, meter_id: str) -> None:
-        """Archive a meter: it counts no more."""
+        """Archive a meter: it is no longer in use."""
         await self._call("DELETE", f"/meters/{quote(meter_id, safe='')}")
 
     async def unarchive_meter(self, meter_id: str) -> None:

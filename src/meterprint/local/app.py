@@ -65,6 +65,7 @@ class _API:
         self._started = time.monotonic()
 
     def routes(self) -> list[BaseRoute]:
+        """Every path; the first line of each endpoint's docstring stands on the site."""
         return [
             Route("/events/ingest", self.ingest, methods=["POST"]),
             Route("/events", self.list_events),
@@ -84,6 +85,7 @@ class _API:
         ]
 
     async def ingest(self, request: Request) -> Response:
+        """Store 1 to 1,000 events: all of them, or none."""
         ledger = _ledger(request)
         events = self._events_in(await _body(request))
         stored = self._store.add_events(ledger, events)
@@ -109,6 +111,7 @@ class _API:
         return events
 
     async def list_events(self, request: Request) -> Response:
+        """List events, newest first, by customer, name, meter and time."""
         ledger = _ledger(request)
         query = _query(request, "customer_id", "event_name", "meter_id", "start", "end", "page_size", "page_number")
         selection = _selection(query)
@@ -124,6 +127,7 @@ class _API:
         return JSONResponse({"items": [_event_answer(event, business) for event in _page(chosen, query)]})
 
     async def get_event(self, request: Request) -> Response:
+        """Read one event."""
         ledger = _ledger(request)
         event_id = request.path_params["event_id"]
         if event := self._store.event(ledger, event_id):
@@ -131,6 +135,7 @@ class _API:
         raise APIError(404, "NOT_FOUND", f"no event with the id {shown(event_id)}")
 
     async def create_meter(self, request: Request) -> Response:
+        """Create a meter."""
         ledger = _ledger(request)
         meter = replace(Meter.from_wire(await _body(request)), id="mtr_" + Event.new_id().replace("-", ""))
         now = self._clock()
@@ -139,6 +144,7 @@ class _API:
         return JSONResponse(_meter_answer(stored, _business(ledger)), 201)
 
     async def list_meters(self, request: Request) -> Response:
+        """List the meters that are in use, or those that are archived."""
         ledger = _ledger(request)
         query = _query(request, "archived", "page_size", "page_number")
         archived = {"true": True, "false": False}.get(query.get("archived", "false"))
@@ -149,11 +155,13 @@ class _API:
         return JSONResponse({"items": [_meter_answer(stored, business) for stored in _page(chosen, query)]})
 
     async def get_meter(self, request: Request) -> Response:
+        """Read one meter."""
         ledger = _ledger(request)
         stored = self._meter(ledger, request.path_params["meter_id"])
         return JSONResponse(_meter_answer(stored, _business(ledger)))
 
     async def update_meter(self, request: Request) -> Response:
+        """Change a meter's name, unit or description."""
         ledger = _ledger(request)
         stored = self._meter(ledger, request.path_params["meter_id"])
         body = await _body(request)
@@ -167,6 +175,7 @@ class _API:
         return JSONResponse(_meter_answer(changed, _business(ledger)))
 
     async def archive_meter(self, request: Request) -> Response:
+        """Archive a meter: it is no longer in use."""
         ledger = _ledger(request)
         stored = self._meter(ledger, request.path_params["meter_id"])
         if stored.archived:
@@ -175,12 +184,14 @@ class _API:
         return Response(status_code=204)
 
     async def unarchive_meter(self, request: Request) -> Response:
+        """Take a meter back into use."""
         ledger = _ledger(request)
         stored = self._meter(ledger, request.path_params["meter_id"])
         self._store.put_meter(ledger, replace(stored, archived=False, updated_at=self._clock()))
         return Response(status_code=200)
 
     async def health(self, request: Request) -> Response:
+        """Version, uptime, and the number of events stored. Needs no key."""
         return JSONResponse(
             {
                 "status": "ok",
@@ -191,6 +202,7 @@ class _API:
         )
 
     async def usage(self, request: Request) -> Response:
+        """What a meter reads, in all and by customer."""
         ledger = _ledger(request)
         meter = self._meter(ledger, request.path_params["meter_id"]).meter
         selection = _selection(_query(request, "customer_id", "start", "end"))
@@ -214,6 +226,7 @@ class _API:
         )
 
     async def reset(self, request: Request) -> Response:
+        """Empty the ledger of this key."""
         self._store.reset(_ledger(request))
         return Response(status_code=204)
 
@@ -232,7 +245,7 @@ def _event_in(item: Any, now: datetime) -> Event:
 
 
 async def dashboard(request: Request) -> Response:
-    """The dashboard's page, and its files."""
+    """Show the dashboard."""
     path = _DASHBOARD / request.path_params.get("name", "index.html")
     if path.parent != _DASHBOARD or not path.is_file():
         raise HTTPException(404)
