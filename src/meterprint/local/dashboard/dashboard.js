@@ -97,7 +97,7 @@ function meterCard(meter) {
     element("h3", {}, meter.name),
     element("p", { className: "reading" }, number(meter.usage.quantity), " ", element("span", {}, meter.measurement_unit)),
     element("p", { className: "rule" }, `${what}: ${meter.event_name} ${which}`),
-    element("dl", {}, ...(customers.length ? customers : [element("dt", {}, text.noCustomers)])),
+    customers.length ? element("dl", {}, ...customers) : element("p", { className: "rule" }, text.noCustomers),
   );
 }
 
