@@ -170,9 +170,13 @@ class SQLiteStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._prepare(path)
         except (OSError, sqlite3.Error) as error:
-            raise ConfigurationError(f"{path} cannot be used as a database ({error}): name another file") from error
+            raise _unusable(path, error) from error
+        try:
+            self._prepare(path)
+        except (ConfigurationError, sqlite3.Error) as error:
+            self._db.close()
+            raise error if isinstance(error, ConfigurationError) else _unusable(path, error) from error
 
     def _prepare(self, path: Path) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-200000", "wal_autocheckpoint=10000"):
@@ -181,7 +185,6 @@ class SQLiteStore:
         if version == 0:
             self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
         elif version != _SCHEMA_VERSION:
-            self._db.close()
             raise ConfigurationError(f"{path} was made by a newer version: update meterprint, or name another file")
 
     def add_events(self, ledger: str, events: Sequence[Event]) -> int:
@@ -246,6 +249,10 @@ class SQLiteStore:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _unusable(path: Path, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"{path} cannot be used as a database ({error}): name another file")
 
 
 def _micros(value: datetime) -> int:
