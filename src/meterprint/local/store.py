@@ -170,13 +170,13 @@ class SQLiteStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            try:
+                self._prepare(path)
+            except BaseException:
+                self._db.close()
+                raise
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(path, error) from error
-        try:
-            self._prepare(path)
-        except (ConfigurationError, sqlite3.Error) as error:
-            self._db.close()
-            raise error if isinstance(error, ConfigurationError) else _unusable(path, error) from error
+            raise ConfigurationError(f"{path} cannot be used as a database ({error}): name another file") from error
 
     def _prepare(self, path: Path) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-200000", "wal_autocheckpoint=10000"):
@@ -249,10 +249,6 @@ class SQLiteStore:
 
     def close(self) -> None:
         self._db.close()
-
-
-def _unusable(path: Path, error: Exception) -> ConfigurationError:
-    return ConfigurationError(f"{path} cannot be used as a database ({error}): name another file")
 
 
 def _micros(value: datetime) -> int:
