@@ -27,7 +27,7 @@ from meterprint.testing import InProcess
 
 METER = Meter("Requests", "api.request", Aggregation("count"), "request")
 
-Answer = httpx.Response | httpx.TransportError
+Answer = httpx.Response | httpx.RequestError
 
 
 def event(number: int = 0, **values: object) -> Event:
@@ -45,7 +45,7 @@ class Scripted:
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         answer = self.answers.pop(0)
-        if isinstance(answer, httpx.TransportError):
+        if isinstance(answer, httpx.RequestError):
             raise answer
         return answer
 
@@ -159,6 +159,23 @@ def test_an_answer_that_is_no_json_is_named_as_such() -> None:
     api = Scripted(httpx.Response(200, text="<html>a proxy</html>"))
     with pytest.raises(APIError, match="http://api.test does not answer as a metering API"):
         api.ingest_sync()
+
+
+@pytest.mark.parametrize("body", [{}, [], {"ingested_count": "1"}, "ok"])
+def test_an_answer_without_a_count_is_no_success(body: object) -> None:
+    with pytest.raises(APIError, match="the answer has no ingested_count"):
+        Scripted(httpx.Response(200, json=body)).ingest_sync()
+
+
+@pytest.mark.parametrize("body", [{"details": "text"}, {"details": ["text"], "message": None}, ["list"], None])
+def test_an_error_of_somebody_elses_shape_is_an_api_error_all_the_same(body: object) -> None:
+    with pytest.raises(APIError, match="403 UNKNOWN: http://api.test does not answer as a metering API"):
+        Scripted(httpx.Response(403, json=body)).ingest_sync()
+
+
+@both
+def test_an_answer_that_cannot_be_decoded_is_tried_again(ingest: Ingest) -> None:
+    assert ingest(Scripted(httpx.DecodingError("bad gzip"), stored())) == 1
 
 
 def test_refused_values_are_named_by_their_pointers() -> None:

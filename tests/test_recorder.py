@@ -93,6 +93,20 @@ def test_an_event_beyond_the_buffer_is_dropped_and_logged(caplog: pytest.LogCapt
     assert "event e4 dropped: 3 events wait already" in caplog.text
 
 
+def test_an_error_that_nobody_thought_of_does_not_end_delivery(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(API):
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            if not self.batches:
+                self.batches.append([])
+                raise ZeroDivisionError("on purpose")
+            return super().__call__(request)
+
+    api = Odd()
+    api.deliver(3)
+    assert api.stored == ["e0", "e1", "e2"]
+    assert "3 events not delivered, trying again: on purpose" in caplog.text
+
+
 def test_the_end_is_bounded_when_nobody_answers(caplog: pytest.LogCaptureFixture) -> None:
     api = API(*[503] * 1_000_000)
     api.deliver(1, shutdown_timeout=0.05)

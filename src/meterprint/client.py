@@ -64,7 +64,7 @@ class _Settings:
         headers = {"Authorization": f"Bearer {self.key}", "User-Agent": "meterprint"}
         return {"base_url": self.url, "headers": headers, "timeout": self.timeout}
 
-    def delay(self, attempt: int, outcome: httpx.Response | httpx.TransportError) -> float | None:
+    def delay(self, attempt: int, outcome: httpx.Response | httpx.RequestError) -> float | None:
         """Seconds until the next try, or None if there is none to make.
 
         Full jitter over a doubling bound; a Retry-After in the answer goes before it.
@@ -78,9 +78,9 @@ class _Settings:
             return asked if asked <= _LONGEST_DELAY else None
         return random.uniform(0, min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY))  # noqa: S311  # jitter, not a secret
 
-    def answer(self, outcome: httpx.Response | httpx.TransportError) -> Any:
+    def answer(self, outcome: httpx.Response | httpx.RequestError) -> Any:
         """The decoded body of a success; anything else raises."""
-        if isinstance(outcome, httpx.TransportError):
+        if isinstance(outcome, httpx.RequestError):
             why = str(outcome) or type(outcome).__name__
             advice = "" if "://127.0.0.1" not in self.url else ": is it running? Start it with `meterprint up`"
             raise UnreachableError(f"no answer from {self.url} ({why}){advice}") from outcome
@@ -91,7 +91,12 @@ class _Settings:
         if outcome.is_success and (body is not None or not outcome.content):
             return body
         error: Mapping[str, Any] = body if isinstance(body, dict) else {}
-        problems = [Problem(str(d.get("pointer", "")), str(d.get("reason", ""))) for d in error.get("details") or ()]
+        details: Any = error.get("details")
+        problems = [
+            Problem(str(detail.get("pointer", "")), str(detail.get("reason", "")))
+            for detail in (details if isinstance(details, list) else ())
+            if isinstance(detail, dict)
+        ]
         message = str(error.get("message") or f"{self.url} does not answer as a metering API")
         raise APIError(outcome.status_code, str(error.get("code", "UNKNOWN")), message, problems)
 
@@ -144,8 +149,8 @@ class MeteringClient:
         attempt = 0
         while True:
             try:
-                outcome: httpx.Response | httpx.TransportError = self._http.send(request)
-            except httpx.TransportError as error:
+                outcome: httpx.Response | httpx.RequestError = self._http.send(request)
+            except httpx.RequestError as error:
                 outcome = error
             delay = self._settings.delay(attempt, outcome)
             if delay is None:
@@ -290,8 +295,8 @@ class AsyncMeteringClient:
         attempt = 0
         while True:
             try:
-                outcome: httpx.Response | httpx.TransportError = await self._http.send(request)
-            except httpx.TransportError as error:
+                outcome: httpx.Response | httpx.RequestError = await self._http.send(request)
+            except httpx.RequestError as error:
                 outcome = error
             delay = self._settings.delay(attempt, outcome)
             if delay is None:
@@ -417,6 +422,8 @@ def _ingest_body(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def _ingested(body: Any) -> IngestResult:
+    if not isinstance(body, dict) or not isinstance(body.get("ingested_count"), int):
+        raise APIError(200, "UNKNOWN", "the answer has no ingested_count: is this a metering API?")
     return IngestResult(body["ingested_count"], body.get("duplicate_count", 0))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 from .client import AsyncMeteringClient
-from .errors import APIError, MeterprintError
+from .errors import APIError
 from .event import MAX_EVENTS, Event
 
 _REFUSED = frozenset({400, 413, 422})  # the events are at fault, not the moment
@@ -89,7 +89,7 @@ class AsyncRecorder:
         while True:
             try:
                 await self._client.ingest(batch)
-            except MeterprintError as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, the events stay, and delivery goes on
                 if isinstance(error, APIError) and error.status in _REFUSED:
                     return await self._isolate(batch, error)
                 _logger.warning("%d events not delivered, trying again: %s", len(batch), error)
