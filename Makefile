@@ -35,7 +35,7 @@ lint: .venv/.setup  ## style and layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
-	cd snippets && go vet ./...
+	cd snippets && go vet ./... && test -z "$$($$(go env GOROOT)/bin/gofmt -d . | tee /dev/stderr)"
 
 types: .venv/.setup  ## types, by mypy, pyright and tsc
 	$(BIN)/mypy

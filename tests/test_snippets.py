@@ -96,6 +96,28 @@ class Faulty:
         await send({"type": "http.response.body", "body": b'{"code": "FAULT", "message": "on purpose"}'})
 
 
+class Picky(Faulty):
+    """The metering API, away at first, which then refuses every batch of more than one event.
+
+    What piles up while it is away is one batch, and is refused as if one event of it were bad.
+    """
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        more = scope["path"] == "/events/ingest"
+        while more:
+            message = await receive()
+            body += message["body"]
+            more = message.get("more_body", False)
+        if not self._statuses and body.count(b'"event_id"') > 1:
+            self._statuses = [400]
+
+        async def again() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await super().__call__(scope, again if body else receive, send)
+
+
 async def _nowhere(message: Any) -> None:
     pass
 
@@ -138,6 +160,11 @@ def test_a_program_bills_once_when_the_answer_was_lost(recipe: Recipe, program: 
     outcome = outcome_against(Faulty(500, commit=True), recipe, program)
     assert outcome.status == 0, outcome.errors
     assert ledger_of(outcome, recipe.blueprint) == recipe.ledger.read_text()
+
+
+@every_program
+def test_a_program_delivers_the_good_events_of_a_batch_that_is_refused(recipe: Recipe, program: Program) -> None:
+    assert run_against(Picky(503), recipe, program) == []
 
 
 def run_alone(program: Program, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

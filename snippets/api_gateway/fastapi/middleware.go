@@ -73,43 +73,56 @@ func (r *recorder) run() {
 		for len(batch) < 1000 && len(r.waiting) > 0 {
 			batch = append(batch, <-r.waiting)
 		}
-		// The same events, with the same ids: what was stored already is not billed twice.
-		for attempt := 0; !r.deliver(batch); attempt++ {
-			bound := min(500*time.Millisecond<<min(attempt, 10), 30*time.Second)
-			time.Sleep(time.Duration(mathrand.Int64N(int64(bound))))
-		}
+		r.settle(batch)
 	}
 }
 
-// deliver makes one try, and says whether the batch is settled.
-func (r *recorder) deliver(batch []event) bool {
+// settle sends a batch until each of its events is stored, or refused by itself.
+func (r *recorder) settle(batch []event) {
+	for attempt := 0; ; attempt++ {
+		status, answer, err := r.post(batch)
+		switch {
+		case err == nil && status == http.StatusOK:
+			return
+		case err == nil && refused[status] && len(batch) == 1:
+			log.Printf("event %s refused: %s", batch[0].EventID, answer)
+			return
+		case err == nil && refused[status]: // one bad event refuses its whole batch: find it
+			r.settle(batch[:len(batch)/2])
+			r.settle(batch[len(batch)/2:])
+			return
+		}
+		// The same events, with the same ids: what was stored already is not billed twice.
+		log.Printf("%d events not delivered, trying again: %d %v", len(batch), status, err)
+		bound := min(500*time.Millisecond<<min(attempt, 10), 30*time.Second)
+		time.Sleep(time.Duration(mathrand.Int64N(int64(bound))))
+	}
+}
+
+var refused = map[int]bool{
+	http.StatusBadRequest:            true,
+	http.StatusRequestEntityTooLarge: true,
+	http.StatusUnprocessableEntity:   true,
+}
+
+func (r *recorder) post(batch []event) (status int, answer []byte, err error) {
 	body, err := json.Marshal(map[string]any{"events": batch})
 	if err != nil {
-		log.Printf("%d events refused: %v", len(batch), err)
-		return true
+		return 0, nil, err
 	}
 	request, err := http.NewRequest(http.MethodPost, r.url+"/events/ingest", bytes.NewReader(body))
 	if err != nil {
-		log.Fatal(err)
+		return 0, nil, err
 	}
 	request.Header.Set("Authorization", "Bearer "+r.key)
 	request.Header.Set("Content-Type", "application/json")
 	response, err := r.client.Do(request)
 	if err != nil {
-		log.Printf("not delivered, trying again: %v", err)
-		return false
+		return 0, nil, err
 	}
 	defer response.Body.Close()
-	answer, _ := io.ReadAll(response.Body)
-	switch response.StatusCode {
-	case http.StatusOK:
-		return true
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
-		log.Printf("%d events refused: %s", len(batch), answer)
-		return true
-	}
-	log.Printf("not delivered, trying again: %s", response.Status)
-	return false
+	answer, err = io.ReadAll(response.Body)
+	return response.StatusCode, answer, err
 }
 
 type customerKey struct{}

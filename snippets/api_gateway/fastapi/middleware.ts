@@ -36,24 +36,38 @@ function record(event: UsageEvent): void {
 }
 
 async function deliver(): Promise<void> {
+  let size = 1_000;
   for (let attempt = 0; waiting.length > 0; attempt += 1) {
-    const batch = waiting.slice(0, 1_000);
+    const batch = waiting.slice(0, size);
+    const { status, text } = await send(batch);
+    if (status === 200 || (isRefusal(status) && batch.length === 1)) {
+      if (status !== 200) console.error(`event ${batch[0]?.event_id} refused: ${text}`);
+      waiting.splice(0, batch.length);
+      size = 1_000;
+      attempt = -1;
+    } else if (isRefusal(status)) {
+      size = Math.ceil(batch.length / 2); // one bad event refuses its whole batch: find it
+    } else {
+      // The same events, with the same ids: what was stored already is not billed twice.
+      console.error(`${batch.length} events not delivered, trying again: ${status} ${text}`);
+      await sleep(Math.random() * Math.min(500 * 2 ** attempt, 30_000));
+    }
+  }
+}
+
+const isRefusal = (status: number): boolean => [400, 413, 422].includes(status);
+
+async function send(batch: UsageEvent[]): Promise<{ status: number; text: string }> {
+  try {
     const answer = await fetch(`${url}/events/ingest`, {
       method: "POST",
       headers: { Authorization: `Bearer ${key}`, "Content-Type": "application/json" },
       body: JSON.stringify({ events: batch }),
       signal: AbortSignal.timeout(10_000),
-    }).catch((error: Error) => error);
-
-    if (answer instanceof globalThis.Response && (answer.ok || [400, 413, 422].includes(answer.status))) {
-      if (!answer.ok) console.error(`${batch.length} events refused: ${await answer.text()}`);
-      waiting.splice(0, batch.length);
-      attempt = -1;
-      continue;
-    }
-    // The same events, with the same ids: what was stored already is not billed twice.
-    console.error(`not delivered, trying again: ${answer instanceof globalThis.Response ? answer.status : answer.message}`);
-    await sleep(Math.random() * Math.min(500 * 2 ** attempt, 30_000));
+    });
+    return { status: answer.status, text: await answer.text() };
+  } catch (error) {
+    return { status: 0, text: (error as Error).message };
   }
 }
 
