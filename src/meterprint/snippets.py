@@ -16,7 +16,7 @@ from .blueprint import Blueprint
 from .blueprints import BLUEPRINTS
 from .client import KEY_VARIABLE, URL_VARIABLE, MeteringClient
 from .errors import ConfigurationError, MeterprintError, ValidationError
-from .event import Event
+from .event import OLDEST, Event, utc_now
 
 TIMEOUT = 120.0  # seconds that one program may take, the first compilation of Go included
 MEASURED = "(measured)"
@@ -183,7 +183,8 @@ def run(program: Program, recipe: Recipe, client: MeteringClient, environment: M
         MeterprintError: It took longer than 2 minutes.
     """
     meters = client.ensure_meters(recipe.blueprint.meters)
-    before = {event.event_id for event in client.events()}
+    since = utc_now() - OLDEST  # no program can send an older event: the API refuses it
+    before = {event.event_id for event in client.events(start=since)}
     try:
         done = subprocess.run(
             command(program),
@@ -196,7 +197,7 @@ def run(program: Program, recipe: Recipe, client: MeteringClient, environment: M
         )
     except subprocess.TimeoutExpired:
         raise MeterprintError(f"{program.path.name} did not end within {TIMEOUT:g} s") from None
-    sent = tuple(event for event in client.events() if event.event_id not in before)[::-1]
+    sent = tuple(event for event in client.events(start=since) if event.event_id not in before)[::-1]
     readings = {meter.name: f"{client.usage(meter.id or ''):f}" for meter in meters}
     return Outcome(done.returncode, done.stdout, done.stderr, sent, readings)
 
