@@ -20,8 +20,9 @@ except ConfigurationError as error:
 # --8<-- [end:configuration]
 
 # --8<-- [start:validation]
+odd = {"size": float("nan"), "note": "x" * 501}
 try:
-    Event("e1", "cus_ada", "api.request", metadata={"size": float("nan"), "note": "x" * 501})
+    Event("e1", "cus_ada", "api.request", metadata=odd)
 except ValidationError as error:
     for problem in error.problems:
         print(problem)
