@@ -20,7 +20,7 @@ except ConfigurationError as error:
 # --8<-- [end:configuration]
 
 # --8<-- [start:validation]
-odd = {"size": float("nan"), "note": "x" * 501}
+odd: dict[str, str | float] = {"size": float("nan"), "note": "x" * 501}
 try:
     Event("e1", "cus_ada", "api.request", metadata=odd)
 except ValidationError as error:
