@@ -3,15 +3,17 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	mathrand "math/rand/v2"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"time"
@@ -29,17 +31,18 @@ type event struct {
 
 // recorder delivers events in the background, in batches of up to 1,000.
 type recorder struct {
-	url, key string
-	client   http.Client
-	waiting  chan event
-	done     chan struct{}
+	url, key   string
+	client     http.Client
+	waiting    chan event
+	stop, done chan struct{}
 }
 
 func newRecorder(url, key string) *recorder {
 	r := &recorder{
-		url: url, key: key,
+		url: strings.TrimRight(url, "/") + "/events/ingest", key: key,
 		client:  http.Client{Timeout: 10 * time.Second},
 		waiting: make(chan event, 100_000),
+		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
 	go r.run()
@@ -55,104 +58,141 @@ func (r *recorder) record(e event) {
 	}
 }
 
-// close delivers what is left, and says whether all of it was.
-func (r *recorder) close(timeout time.Duration) bool {
-	close(r.waiting)
+// shutdown delivers what is left, within the timeout. Call it when the server has shut down.
+func (r *recorder) shutdown(timeout time.Duration) error {
+	close(r.stop)
 	select {
 	case <-r.done:
-		return true
+		return nil
 	case <-time.After(timeout):
-		return false
+		return errors.New("events lost: the metering API did not take them in time")
 	}
 }
 
 func (r *recorder) run() {
 	defer close(r.done)
-	for first := range r.waiting {
-		batch := []event{first}
-		for len(batch) < 1000 && len(r.waiting) > 0 {
-			batch = append(batch, <-r.waiting)
+	for {
+		select {
+		case first := <-r.waiting:
+			batch := []event{first}
+			for len(batch) < 1000 && len(r.waiting) > 0 {
+				batch = append(batch, <-r.waiting)
+			}
+			r.deliver(batch)
+		case <-r.stop:
+			if len(r.waiting) == 0 {
+				return
+			}
 		}
-		r.settle(batch)
 	}
 }
 
-// settle sends a batch until each of its events is stored, or refused by itself.
-func (r *recorder) settle(batch []event) {
+// deliver sends a batch until each of its events is stored, or refused by itself.
+func (r *recorder) deliver(batch []event) {
 	for attempt := 0; ; attempt++ {
-		status, answer, err := r.post(batch)
-		switch {
-		case err == nil && status == http.StatusOK:
+		status, err := r.post(batch)
+		if err == nil {
 			return
-		case err == nil && refused[status] && len(batch) == 1:
-			log.Printf("event %s refused: %s", batch[0].EventID, answer)
-			return
-		case err == nil && refused[status]: // one bad event refuses its whole batch: find it
-			r.settle(batch[:len(batch)/2])
-			r.settle(batch[len(batch)/2:])
+		}
+		switch status {
+		case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+			if len(batch) == 1 {
+				log.Printf("event %s refused: %v", batch[0].EventID, err)
+				return
+			}
+			// One bad event refuses its whole batch: find it.
+			r.deliver(batch[:len(batch)/2])
+			r.deliver(batch[len(batch)/2:])
 			return
 		}
 		// The same events, with the same ids: what was stored already is not billed twice.
-		log.Printf("%d events not delivered, trying again: %d %v", len(batch), status, err)
-		bound := min(500*time.Millisecond<<min(attempt, 10), 30*time.Second)
-		time.Sleep(time.Duration(mathrand.Int64N(int64(bound))))
+		log.Printf("%d events not delivered, trying again: %v", len(batch), err)
+		time.Sleep(mathrand.N(min(500*time.Millisecond<<min(attempt, 10), 5*time.Second)))
 	}
 }
 
-var refused = map[int]bool{
-	http.StatusBadRequest:            true,
-	http.StatusRequestEntityTooLarge: true,
-	http.StatusUnprocessableEntity:   true,
-}
-
-func (r *recorder) post(batch []event) (status int, answer []byte, err error) {
+// post makes one try. Without an error, the batch is stored; without an answer, the status is 0.
+func (r *recorder) post(batch []event) (status int, err error) {
 	body, err := json.Marshal(map[string]any{"events": batch})
-	if err != nil {
-		return 0, nil, err
+	if err != nil { // a NaN in the metadata, for example: as if the API had refused it
+		return http.StatusUnprocessableEntity, err
 	}
-	request, err := http.NewRequest(http.MethodPost, r.url+"/events/ingest", bytes.NewReader(body))
+	request, err := http.NewRequest(http.MethodPost, r.url, bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, err
+		return 0, err
 	}
 	request.Header.Set("Authorization", "Bearer "+r.key)
 	request.Header.Set("Content-Type", "application/json")
 	response, err := r.client.Do(request)
 	if err != nil {
-		return 0, nil, err
+		return 0, err
 	}
 	defer response.Body.Close()
-	answer, err = io.ReadAll(response.Body)
-	return response.StatusCode, answer, err
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	if response.StatusCode != http.StatusOK || !bytes.Contains(answer, []byte(`"ingested_count"`)) {
+		return response.StatusCode, fmt.Errorf("%s %s", response.Status, bytes.Join(bytes.Fields(answer), []byte(" ")))
+	}
+	return response.StatusCode, nil
 }
 
 type customerKey struct{}
 
-// usage records one event for each request of a customer, when its response is complete.
+// usage records one event for each request of a customer, when its response is complete or broken off.
 func usage(next http.Handler, record func(event)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		customer := new(string) // authentication fills it in
+		customer := new(string) // authenticated fills it in
 		r = r.WithContext(context.WithValue(r.Context(), customerKey{}, customer))
-		counted := &countingWriter{ResponseWriter: w}
+		received := &countingBody{ReadCloser: r.Body}
+		r.Body = received
+		sent := &countingWriter{ResponseWriter: w}
 		defer func() {
-			failure := recover()
-			if *customer != "" {
-				_, endpoint, _ := strings.Cut(r.Pattern, " ")
-				record(event{rand.Text(), *customer, "api.request", time.Now().UTC(), map[string]any{
-					"endpoint":       endpoint,
+			if *customer == "" {
+				return
+			}
+			if r.Method == http.MethodHead {
+				sent.bytes = 0 // net/http leaves the body out
+			}
+			record(event{
+				EventID:    rand.Text(),
+				CustomerID: *customer,
+				EventName:  "api.request",
+				Timestamp:  time.Now().UTC(),
+				Metadata: map[string]any{
+					"endpoint":       endpoint(r.Pattern),
 					"method":         r.Method,
-					"status_code":    counted.statusCode(failure != nil),
+					"status_code":    cmp.Or(sent.status, http.StatusInternalServerError),
 					"duration_ms":    float64(time.Since(start).Microseconds()) / 1000,
-					"request_bytes":  max(r.ContentLength, 0),
-					"response_bytes": counted.bytes,
-				}})
-			}
-			if failure != nil {
-				panic(failure)
-			}
+					"request_bytes":  max(r.ContentLength, received.bytes), // -1 if the request does not say
+					"response_bytes": sent.bytes,
+				},
+			})
 		}()
-		next.ServeHTTP(counted, r)
+		next.ServeHTTP(sent, r)
+		sent.commit(http.StatusOK) // what net/http sends if nothing was written; after a panic, this line is not reached
 	})
+}
+
+// endpoint is the path of a pattern "[METHOD ][HOST]/path", which the mux leaves in the request.
+func endpoint(pattern string) string {
+	if start := strings.Index(pattern, "/"); start >= 0 {
+		return pattern[start:]
+	}
+	return "(unmatched)"
+}
+
+type countingBody struct {
+	io.ReadCloser
+	bytes int64
+}
+
+func (b *countingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.bytes += int64(n)
+	return n, err
 }
 
 type countingWriter struct {
@@ -160,30 +200,22 @@ type countingWriter struct {
 	status, bytes int
 }
 
-func (w *countingWriter) WriteHeader(status int) {
-	if w.status == 0 {
+func (w *countingWriter) commit(status int) {
+	if w.status == 0 && status >= 200 { // 1xx goes before the status
 		w.status = status
 	}
+}
+
+func (w *countingWriter) WriteHeader(status int) {
+	w.commit(status)
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *countingWriter) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.commit(http.StatusOK)
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += n
 	return n, err
-}
-
-func (w *countingWriter) statusCode(failed bool) int {
-	switch {
-	case w.status != 0:
-		return w.status
-	case failed:
-		return http.StatusInternalServerError
-	}
-	return http.StatusOK
 }
 
 // Unwrap lets http.ResponseController reach Flush and the like.
@@ -194,57 +226,77 @@ func authenticated(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		customer, known := customers[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
 		if !known {
-			http.Error(w, "unknown API key", http.StatusUnauthorized)
+			answer(w, http.StatusUnauthorized, map[string]string{"detail": "unknown API key"})
 			return
 		}
-		*r.Context().Value(customerKey{}).(*string) = customer
+		if metered, ok := r.Context().Value(customerKey{}).(*string); ok {
+			*metered = customer
+		}
 		next(w, r)
 	}
 }
 
-func answer(w http.ResponseWriter, status int, body string) {
+func answer(w http.ResponseWriter, status int, body map[string]string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	io.WriteString(w, body)
+	text, _ := json.Marshal(body) // strings always encode
+	w.Write(text)
 }
 
 func main() {
-	url, key := os.Getenv("METERING_API_URL"), os.Getenv("METERING_API_KEY")
-	if url == "" || key == "" {
-		log.Fatal("set METERING_API_URL and METERING_API_KEY: `meterprint up` prints both")
+	var missing []string
+	for _, name := range []string{"METERING_API_URL", "METERING_API_KEY"} {
+		if os.Getenv(name) == "" {
+			missing = append(missing, name)
+		}
 	}
-	metering := newRecorder(url, key)
+	if missing != nil {
+		log.Fatalf("%s not set: `meterprint up` starts a local metering API and prints both", strings.Join(missing, " and "))
+	}
+	metering := newRecorder(os.Getenv("METERING_API_URL"), os.Getenv("METERING_API_KEY"))
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/orders/{order_id}", authenticated(func(w http.ResponseWriter, r *http.Request) {
-		answer(w, http.StatusOK, fmt.Sprintf(`{"order_id":%q}`, r.PathValue("order_id")))
+		answer(w, http.StatusOK, map[string]string{"order_id": r.PathValue("order_id")})
 	}))
 	mux.HandleFunc("POST /v1/orders", authenticated(func(w http.ResponseWriter, r *http.Request) {
-		answer(w, http.StatusCreated, `{"order_id":"8"}`)
+		answer(w, http.StatusCreated, map[string]string{"order_id": "8"})
 	}))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, http.StatusOK, `{"status":"ok"}`)
+		answer(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
-
-	// Three requests of a customer, and one of a stranger.
-	server := httptest.NewServer(usage(mux, metering.record))
-	send(server.URL, "GET", "/v1/orders/7", "key-of-ada", "")
-	send(server.URL, "POST", "/v1/orders", "key-of-ada", `{"item":"book"}`)
-	send(server.URL, "GET", "/v1/orders/9", "", "")
-	send(server.URL, "GET", "/health", "key-of-ada", "")
-	server.Close()
-	if !metering.close(10 * time.Second) {
-		log.Fatal("events lost: the metering API does not answer")
-	}
-}
-
-func send(server, method, path, key, body string) {
-	request, err := http.NewRequest(method, server+path, strings.NewReader(body))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
 	}
-	request.Header.Set("Authorization", "Bearer "+key)
-	response, err := http.DefaultClient.Do(request)
+	server := &http.Server{Handler: usage(mux, metering.record), ReadHeaderTimeout: 10 * time.Second}
+	go server.Serve(listener)
+
+	// Three requests of a customer, and one of a stranger.
+	api := "http://" + listener.Addr().String()
+	call(api, "GET", "/v1/orders/7", "key-of-ada", "")
+	call(api, "POST", "/v1/orders", "key-of-ada", `{"item":"book"}`)
+	call(api, "GET", "/v1/orders/9", "", "")
+	call(api, "GET", "/health", "key-of-ada", "")
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := errors.Join(server.Shutdown(ctx), metering.shutdown(10*time.Second)); err != nil {
+		log.Fatal(err)
+	}
+}
+
+var client = &http.Client{Timeout: 10 * time.Second}
+
+func call(api, method, path, key, body string) {
+	request, err := http.NewRequest(method, api+path, strings.NewReader(body))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if key != "" {
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		log.Fatal(err)
 	}

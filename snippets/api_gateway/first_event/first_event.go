@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"log"
 	mathrand "math/rand/v2"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -23,7 +25,17 @@ type event struct {
 }
 
 func main() {
-	count, err := meter(event{
+	log.SetFlags(0)
+	var missing []string
+	for _, name := range []string{"METERING_API_URL", "METERING_API_KEY"} {
+		if os.Getenv(name) == "" {
+			missing = append(missing, name)
+		}
+	}
+	if missing != nil {
+		log.Fatalf("%s not set: `meterprint up` starts a local metering API and prints both", strings.Join(missing, " and "))
+	}
+	count, err := ingest(event{
 		EventID:    rand.Text(), // made once, the same on every try: each id is billed once
 		CustomerID: "cus_ada",
 		EventName:  "api.request",
@@ -38,57 +50,72 @@ func main() {
 		},
 	})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "not metered:", err)
-		os.Exit(1)
+		log.Fatal("not metered: ", err)
 	}
 	fmt.Println(count, "event ingested")
 }
 
-// meter sends one event, with up to four tries.
-func meter(e event) (ingested int, err error) {
-	url, key := os.Getenv("METERING_API_URL"), os.Getenv("METERING_API_KEY")
-	if url == "" || key == "" {
-		return 0, errors.New("set METERING_API_URL and METERING_API_KEY: `meterprint up` prints both")
-	}
+// ingest sends one event, in up to four tries.
+func ingest(e event) (int, error) {
 	body, err := json.Marshal(map[string]any{"events": []event{e}})
 	if err != nil {
 		return 0, err
 	}
 	for attempt := 0; ; attempt++ {
-		ingested, again, err := post(url, key, body)
-		if err == nil || !again || attempt == 3 {
-			return ingested, err
+		response, answer, err := post(body)
+		if err == nil {
+			var result struct {
+				IngestedCount *int `json:"ingested_count"`
+			}
+			if response.StatusCode == http.StatusOK && json.Unmarshal(answer, &result) == nil && result.IngestedCount != nil {
+				return *result.IngestedCount, nil
+			}
+			err = fmt.Errorf("%s %s", response.Status, bytes.Join(bytes.Fields(answer), []byte(" ")))
 		}
-		time.Sleep(time.Duration(mathrand.Int64N(int64(500*time.Millisecond) << attempt)))
+		delay, again := wait(attempt, response)
+		if attempt == 3 || !again {
+			return 0, err
+		}
+		time.Sleep(delay)
 	}
 }
 
 var client = &http.Client{Timeout: 10 * time.Second}
 
-// post makes one try, and says whether another makes sense.
-func post(url, key string, body []byte) (ingested int, again bool, err error) {
-	request, err := http.NewRequest(http.MethodPost, url+"/events/ingest", bytes.NewReader(body))
+// post makes one try. Without a whole answer, the response is nil.
+func post(body []byte) (*http.Response, []byte, error) {
+	url := strings.TrimRight(os.Getenv("METERING_API_URL"), "/") + "/events/ingest"
+	request, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
-		return 0, false, err
+		return nil, nil, err
 	}
-	request.Header.Set("Authorization", "Bearer "+key)
+	request.Header.Set("Authorization", "Bearer "+os.Getenv("METERING_API_KEY"))
 	request.Header.Set("Content-Type", "application/json")
 	response, err := client.Do(request)
 	if err != nil {
-		return 0, true, err
+		return nil, nil, err
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	if err != nil {
-		return 0, true, err
+		return nil, nil, err
 	}
-	if response.StatusCode != http.StatusOK {
-		again = response.StatusCode == http.StatusTooManyRequests || response.StatusCode >= 500
-		return 0, again, fmt.Errorf("%s: %s", response.Status, answer)
+	return response, answer, nil
+}
+
+// wait says how long to wait before the next try, and whether one makes sense.
+func wait(attempt int, response *http.Response) (delay time.Duration, again bool) {
+	delay = mathrand.N(500 * time.Millisecond << attempt)
+	if response == nil {
+		return delay, true
 	}
-	var result struct {
-		IngestedCount int `json:"ingested_count"`
+	if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds >= 0 {
+		delay = time.Duration(min(seconds, 30)) * time.Second
 	}
-	err = json.Unmarshal(answer, &result)
-	return result.IngestedCount, false, err
+	switch status := response.StatusCode; status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return delay, true
+	default:
+		return delay, status >= 500
+	}
 }

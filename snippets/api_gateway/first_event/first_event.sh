@@ -2,8 +2,12 @@
 # Meter one API request.
 set -euo pipefail
 
-if [ -z "${METERING_API_URL:-}" ] || [ -z "${METERING_API_KEY:-}" ]; then
-  echo "set METERING_API_URL and METERING_API_KEY: \`meterprint up\` prints both" >&2
+missing=""
+for name in METERING_API_URL METERING_API_KEY; do
+  [ -n "${!name:-}" ] || missing="${missing:+$missing and }$name"
+done
+if [ -n "$missing" ]; then
+  echo "$missing not set: \`meterprint up\` starts a local metering API and prints both" >&2
   exit 1
 fi
 
@@ -13,10 +17,11 @@ event_id=$(uuidgen 2>/dev/null || cat /proc/sys/kernel/random/uuid)
 answer=$(mktemp)
 trap 'rm -f "$answer"' EXIT
 
-# The key goes in by --config, so that no list of processes shows it.
-status=$(curl --silent --show-error --max-time 10 --retry 3 --retry-connrefused \
-  --config - --header "Content-Type: application/json" \
-  --output "$answer" --write-out "%{http_code}" \
+# --retry covers timeouts, 408, 429, 500 and 502 to 504, and obeys Retry-After; --retry-all-errors adds network errors
+# (with --fail, also 400 and 401). The key goes in by --header @, so that no list of processes shows it.
+outcome=$(curl --silent --max-time 10 --retry 3 --retry-all-errors --retry-max-time 60 \
+  --header @<(printf 'Authorization: Bearer %s\n' "$METERING_API_KEY") --header "Content-Type: application/json" \
+  --output "$answer" --write-out "%{http_code} %{errormsg}" \
   --data '{"events": [{
     "event_id": "'"$event_id"'",
     "customer_id": "cus_ada",
@@ -31,10 +36,11 @@ status=$(curl --silent --show-error --max-time 10 --retry 3 --retry-connrefused 
       "response_bytes": 2048
     }
   }]}' \
-  "$METERING_API_URL/events/ingest" <<< "header = \"Authorization: Bearer $METERING_API_KEY\"") || true
+  "${METERING_API_URL%/}/events/ingest") || true
 
-if [ "$status" != 200 ]; then
-  echo "not metered: $status $(cat "$answer")" >&2
+count=$(sed -nE 's/.*"ingested_count" *: *([0-9]+).*/\1/p' "$answer")
+if [ "${outcome%% *}" != 200 ] || [ -z "$count" ]; then
+  echo "not metered: ${outcome% } $(tr '\n' ' ' < "$answer")" >&2
   exit 1
 fi
-echo "$(sed -E 's/.*"ingested_count": *([0-9]+).*/\1/' "$answer") event ingested"
+echo "$count event ingested"

@@ -31,7 +31,7 @@ failure = "no answer"
 for attempt in range(4):
     time.sleep(random.uniform(0, 2**attempt - 1))
     try:
-        response = httpx.post(f"{url}/events/ingest", json={"events": [event]}, headers=headers, timeout=10)
+        response = httpx.post(f"{url.rstrip('/')}/events/ingest", json={"events": [event]}, headers=headers, timeout=10)
     except httpx.TransportError as error:
         failure = f"no answer: {error}"
         continue
@@ -40,7 +40,7 @@ for attempt in range(4):
         #> 1 event ingested
         break
     failure = f"{response.status_code} {response.text}"
-    if response.status_code != 429 and response.status_code < 500:
+    if response.status_code not in (408, 425, 429) and response.status_code < 500:
         raise SystemExit(f"not metered: {failure}")
 else:
     raise SystemExit(f"not metered: {failure}")
