@@ -4,9 +4,12 @@ from .blueprint import Blueprint, EventType, Field, Sample
 from .client import AsyncMeteringClient, IngestResult, MeteringClient
 from .errors import APIError, ConfigurationError, MeterprintError, Problem, UnreachableError, ValidationError
 from .event import Event
+from .intake import RecorderStats
 from .meter import Aggregation, Condition, Filter, Meter
 from .pricing import Invoice, InvoiceLine, Price, invoice
-from .recorder import AsyncRecorder
+from .recorder import AsyncRecorder, Recorder
+from .rollup import Rollup
+from .spool import DeadLetter
 
 __all__ = [
     "APIError",
@@ -16,6 +19,7 @@ __all__ = [
     "Blueprint",
     "Condition",
     "ConfigurationError",
+    "DeadLetter",
     "Event",
     "EventType",
     "Field",
@@ -28,6 +32,9 @@ __all__ = [
     "MeterprintError",
     "Price",
     "Problem",
+    "Recorder",
+    "RecorderStats",
+    "Rollup",
     "Sample",
     "UnreachableError",
     "ValidationError",

@@ -18,12 +18,14 @@ from urllib.parse import quote
 import httpx
 
 from .errors import APIError, ConfigurationError, Problem, UnreachableError, ValidationError
-from .event import Event, check_batch, format_timestamp, utc_now
+from .event import Event, check_batch, format_timestamp
 from .meter import Meter
 
 URL_VARIABLE = "METERING_API_URL"
 KEY_VARIABLE = "METERING_API_KEY"
 
+_INGEST = "/events/ingest"
+_JSON = {"Content-Type": "application/json"}
 _PAGE_SIZE = 100  # the most that the contract allows
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds
@@ -43,6 +45,30 @@ class IngestResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back of one try to ingest; delivery decides what it means.
+
+    Attributes:
+        status: The HTTP status code; 0 if no answer came.
+        result: What a success says.
+        error: What anything else says.
+        retry_after: Seconds to wait, by Retry-After (RFC 9110 section 10.2.3), else by X-RateLimit-Reset.
+        server_time: The server's clock, in seconds since 1970, by its Date header.
+    """
+
+    status: int
+    result: IngestResult | None = None
+    error: APIError | UnreachableError | None = None
+    retry_after: float | None = None
+    server_time: float | None = None
+
+    @property
+    def code(self) -> str:
+        """The error code of the answer, or an empty string."""
+        return self.error.code if isinstance(self.error, APIError) else ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Settings:
     """What both clients share: where to, as whom, and when to try again."""
 
@@ -58,6 +84,10 @@ class _Settings:
             )
         if not self.key or not self.key.isascii() or not self.key.isprintable() or " " in self.key:
             raise ConfigurationError("the API key is empty, or holds a space or a character that a header cannot carry")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"url": self.url, "key": self.key, "timeout": self.timeout, "retries": self.retries}
 
     @property
     def http(self) -> dict[str, Any]:
@@ -100,6 +130,17 @@ class _Settings:
         message = str(error.get("message") or f"{self.url} does not answer as a metering API")
         raise APIError(outcome.status_code, str(error.get("code", "UNKNOWN")), message, problems)
 
+    def ingest_answer(self, outcome: httpx.Response | Exception) -> Answer:
+        """What one try to ingest brought, never an exception."""
+        if not isinstance(outcome, httpx.Response):
+            why = str(outcome) or type(outcome).__name__
+            return Answer(0, error=UnreachableError(f"no answer from {self.url} ({why})"))
+        common: dict[str, Any] = {"retry_after": _retry_after(outcome), "server_time": _date(outcome)}
+        try:
+            return Answer(outcome.status_code, _ingested(self.answer(outcome)), **common)
+        except APIError as error:
+            return Answer(outcome.status_code, error=error, **common)
+
     def __repr__(self) -> str:
         return f"url={self.url!r}, key='...'"
 
@@ -132,6 +173,7 @@ class MeteringClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings = _Settings(url, key, timeout, retries)
+        self._transport = transport
         self._http = httpx.Client(transport=transport, **self._settings.http)
         self._sleep = sleep
 
@@ -166,7 +208,30 @@ class MeteringClient:
             APIError: The API refused it; nothing was stored.
             UnreachableError: No answer; send the same events again later.
         """
-        return _ingested(self._call("POST", "/events/ingest", **_ingest_body(events)))
+        return _ingested(self._call("POST", _INGEST, **_ingest_body(events)))
+
+    def ingest_once(self, body: bytes, *, timeout: float | None = None) -> Answer:
+        """Send a body of `POST /events/ingest` once, and say what came of it; it raises nothing.
+
+        Args:
+            body: The JSON text.
+            timeout: Seconds that it may take; the client's own, if None.
+        """
+        try:
+            outcome: httpx.Response | Exception = self._http.post(
+                _INGEST, content=body, headers=_JSON, timeout=self._settings.timeout if timeout is None else timeout
+            )
+        except Exception as error:  # noqa: BLE001  # whatever it is, the events were not acknowledged
+            outcome = error
+        return self._settings.ingest_answer(outcome)
+
+    def renewed(self) -> MeteringClient:
+        """A client with the same settings and connections of its own, for a forked process."""
+        return MeteringClient(**self._settings.arguments, transport=self._transport, sleep=self._sleep)
+
+    def blocking(self) -> MeteringClient:
+        """This client."""
+        return self
 
     def events(
         self,
@@ -278,6 +343,7 @@ class AsyncMeteringClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._settings = _Settings(url, key, timeout, retries)
+        self._transport = transport
         self._http = httpx.AsyncClient(transport=transport, **self._settings.http)
         self._sleep = sleep
 
@@ -306,7 +372,24 @@ class AsyncMeteringClient:
 
     async def ingest(self, events: Sequence[Event]) -> IngestResult:
         """Send up to 1,000 events; all are stored, or none. Errors as `MeteringClient.ingest`."""
-        return _ingested(await self._call("POST", "/events/ingest", **_ingest_body(events)))
+        return _ingested(await self._call("POST", _INGEST, **_ingest_body(events)))
+
+    async def ingest_once(self, body: bytes) -> Answer:
+        """Send a body of `POST /events/ingest` once, as `MeteringClient.ingest_once`."""
+        try:
+            outcome: httpx.Response | Exception = await self._http.post(_INGEST, content=body, headers=_JSON)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the events were not acknowledged
+            outcome = error
+        return self._settings.ingest_answer(outcome)
+
+    def renewed(self) -> AsyncMeteringClient:
+        """A client with the same settings and connections of its own, for a forked process."""
+        return AsyncMeteringClient(**self._settings.arguments, transport=self._transport, sleep=self._sleep)
+
+    def blocking(self) -> MeteringClient:
+        """A client with the same settings for where no event loop runs, as at the end of the interpreter."""
+        shared = self._transport if isinstance(self._transport, httpx.BaseTransport) else None
+        return MeteringClient(**self._settings.arguments, transport=shared)
 
     async def events(
         self,
@@ -418,7 +501,7 @@ def _ingest_body(events: Sequence[Event]) -> dict[str, Any]:
     except AttributeError:
         raise ValidationError([Problem("/events", "not a sequence of Event objects")]) from None
     body = json.dumps({"events": [event.to_wire() for event in events]}, separators=(",", ":"), allow_nan=False)
-    return {"content": body.encode(), "headers": {"Content-Type": "application/json"}}
+    return {"content": body.encode(), "headers": _JSON}
 
 
 def _ingested(body: Any) -> IngestResult:
@@ -446,11 +529,28 @@ def _usage(meter_id: str, customer_id: str | None) -> tuple[str, dict[str, str]]
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds that Retry-After asks for (RFC 9110 section 10.2.3: a number, or a date)."""
+    """Seconds that an answer asks to wait, or None.
+
+    Retry-After is a number or a date (RFC 9110 section 10.2.3); X-RateLimit-Reset counts only on a 429, as seconds
+    from now or, where it is that large, since 1970.
+    """
     value = response.headers.get("Retry-After", "")
     if value.isdigit():
         return float(value)
+    if moment := _parsed_date(value):
+        return max(moment - time.time(), 0.0)
+    reset = response.headers.get("X-RateLimit-Reset", "")
+    if response.status_code != 429 or not reset.isdigit():
+        return None
+    return max(float(reset) - time.time(), 0.0) if len(reset) > 9 else float(reset)
+
+
+def _date(response: httpx.Response) -> float | None:
+    return _parsed_date(response.headers.get("Date", ""))
+
+
+def _parsed_date(value: str) -> float | None:
     try:
-        return max((parsedate_to_datetime(value) - utc_now()).total_seconds(), 0.0)
+        return parsedate_to_datetime(value).timestamp()
     except (TypeError, ValueError):
         return None

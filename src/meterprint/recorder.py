@@ -1,107 +1,355 @@
-"""Delivery in the background."""
+"""Delivery in the background, by threads or by asyncio."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+import time
+from collections import deque
 from typing import Any, Self
 
-from .client import AsyncMeteringClient
-from .errors import APIError
-from .event import MAX_EVENTS, Event
+from .client import Answer, AsyncMeteringClient, MeteringClient
+from .delivery import Batch, Pause
+from .errors import ConfigurationError
+from .exits import end_with_multiprocessing
+from .intake import ClientT, FullPolicy, Intake
 
-_REFUSED = frozenset({400, 413, 422})  # the events are at fault, not the moment
-_logger = logging.getLogger("meterprint")
+_REQUEST_TIMEOUT = 5.0  # seconds: a try that hangs must leave room for another within a shutdown
+_AFTER_BUG = Pause(5.0)
+_LEAST = 0.05  # seconds: within less, no further try is begun
+
+logger = logging.getLogger("meterprint")
 
 
-class AsyncRecorder:
-    """Delivers events from an asyncio application in batches, without ever making it wait.
+class _GaveUpError(Exception):
+    """The time for the end is up."""
 
-    Use it as `async with recorder:` around the life of the application. At the end it delivers what is left.
-    Events are held in memory: those not yet delivered are lost when the process is killed.
+
+class _Recorder(Intake[ClientT]):
+    """What both do where no event loop runs: in threads, and at the ends of the process."""
+
+    def _drive(self, batch: Batch, client: MeteringClient) -> None:
+        """Take a batch through its steps."""
+        steps = self._delivery.steps(batch)
+        answer: Answer | None = None
+        try:
+            while True:
+                step = steps.send(answer)
+                answer = None
+                if isinstance(step, Pause):
+                    self._pause(step)
+                else:
+                    answer = client.ingest_once(step, timeout=self._time_for_a_try())
+        except StopIteration:
+            self._settle(batch)
+        except _GaveUpError:
+            self._give_up(batch)
+
+    def _pause(self, pause: Pause) -> None:
+        """Wait; a flush cuts it short, unless the metering API asked for it."""
+        until = time.monotonic() + pause.seconds
+        with self._changed:
+            hurry = self._hurry
+            while (left := until - time.monotonic()) > 0 and (pause.asked or self._hurry == hurry):
+                self._changed.wait(self._in_time_for_the_end(left, pause))
+                until = until if self._deadline is None or pause.asked else 0.0
+
+    def _in_time_for_the_end(self, seconds: float, pause: Pause) -> float:
+        """The seconds of a pause, shortened so that a try after it is in time."""
+        if self._deadline is None:
+            return seconds
+        remaining = self._deadline - time.monotonic()
+        if remaining < (seconds if pause.asked else _LEAST):
+            raise _GaveUpError
+        return min(seconds, remaining / 2)
+
+    def _time_for_a_try(self) -> float | None:
+        if self._deadline is None:
+            return None
+        remaining = self._deadline - time.monotonic()
+        if remaining < _LEAST:
+            raise _GaveUpError
+        return min(remaining, _REQUEST_TIMEOUT)
+
+    def _drain(self, client: MeteringClient) -> None:
+        """Send what is left in this thread, until the deadline."""
+        for batch in list(self._unfinished):
+            self._drive(batch, client)
+        self._ready = deque(batch for batch in self._ready if batch in self._unfinished)
+
+
+class Recorder(_Recorder[MeteringClient]):
+    """Delivers events in the background by threads, and loses none.
+
+    Make one for the process, and use it from any thread. Events go out in batches of up to 1,000, when one is full
+    or every `interval`. What the metering API does not take for want of time is sent again, with the same ids; an
+    event that it refuses becomes a dead letter, and the others of its batch are delivered.
+
+    The rest is delivered at the end: of `with`, of the interpreter, and at SIGTERM where the application has no
+    handler of its own (if made in the main thread). A forked child begins with an empty recorder.
 
     Args:
-        client: The client to send with; closed at the end.
-        max_buffered: How many events to hold while the metering API does not answer. One more is dropped,
-            with an error in the log.
-        retry_after: Seconds between tries, once the client's own retries are used up.
+        client: The client to send with; closed at the end. Its `timeout` is that of each try.
+        spool: A folder that keeps events until they are delivered. An event is in it before `record` returns, so that
+            it survives `kill -9`; the next recorder with this folder sends it first. Processes may share it.
+        strict: Raise for a bad event; else it becomes a dead letter. By default only in Python's development mode
+            (`python -X dev`).
+        interval: Seconds between two sendings of what is there.
+        max_in_flight: How many requests may be under way at once.
+        max_buffered: How many events memory holds.
+        full: What happens to one more: "block" waits for room, for at most `block_timeout`, and then drops it; once a
+            wait was in vain, nobody waits until there is room again. "spill" leaves it on disk alone. "drop" counts it
+            in `stats.dropped`. By default "spill" with a spool, else "block".
+        block_timeout: Seconds that `record` may wait for room.
+        late: What happens to an event that waited for over an hour, which the metering API refuses: "dead_letter", or
+            "restamp" with the current time (the metadata then keep `original_timestamp`).
+        rollup: Sums up countable events before they are sent.
         shutdown_timeout: Seconds that the end may take.
-        sleep: How to wait between tries; for tests.
-    """
+        on_dead: Called with each `DeadLetter`, in the thread that delivers.
+        on_problem: Called with each error that holds delivery up: no answer, a refused key, a wrong clock.
+        clock: Nanoseconds since 1970; for tests.
+        backoff: Seconds to wait after the n-th try; for tests.
 
-    def __init__(
-        self,
-        client: AsyncMeteringClient,
-        *,
-        max_buffered: int = 100_000,
-        retry_after: float = 5.0,
-        shutdown_timeout: float = 10.0,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._client = client
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(max_buffered)
-        self._retry_after = retry_after
-        self._shutdown_timeout = shutdown_timeout
-        self._sleep = sleep
+    Raises:
+        ConfigurationError: An option cannot be used; the spool cannot be written, or is none.
+    """
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
         """A recorder to METERING_API_URL with METERING_API_KEY; the options are those of the class.
 
         Raises:
-            ConfigurationError: One of the two is not set.
+            ConfigurationError: One of the two is not set, or an option cannot be used.
         """
-        return cls(AsyncMeteringClient.from_env(), **options)
+        return cls(MeteringClient.from_env(timeout=_REQUEST_TIMEOUT), **options)
 
-    def record(self, event: Event) -> None:
-        """Take an event, at once. Call it in the thread of the event loop."""
-        if self._queue.full():
-            _logger.error("event %s dropped: %d events wait already", event.event_id, self._queue.qsize())
-        else:
-            self._queue.put_nowait(event)
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Send what is there now, and wait for it. Serverless functions call it before they freeze.
+
+        Args:
+            timeout: Seconds to wait; what is not delivered by then is kept, and sent later.
+
+        Returns:
+            Whether every event recorded so far is delivered, or a dead letter.
+        """
+        waited = self._hurry_up()
+        self._signal()
+        if not self._workers:
+            self._drain_for(timeout)
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over(waited), timeout)
+            return waited.isdisjoint(self._unfinished)
+
+    def close(self) -> None:
+        """Take no more events, and deliver those that are left, within `shutdown_timeout`."""
+        self.flush(self._begin_end())
+        self._client.close()
+        self._retire()
+
+    _end = close
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self) -> None:
+        self._workers: list[threading.Thread] = []
+        self._idle = 0
+        super()._begin()
+        if self._unfinished:
+            self._signal()
+
+    def _after_fork(self) -> None:
+        self._client = self._client.renewed()
+        super()._after_fork()
+
+    def _signal(self) -> None:
+        with self._changed:
+            if not self._idle and len(self._workers) < self._max_in_flight:
+                self._start_worker()
+            self._changed.notify_all()
+
+    def _start_worker(self) -> None:
+        worker = threading.Thread(target=self._work, name="meterprint", daemon=True)
+        with contextlib.suppress(RuntimeError):  # the interpreter ends, or has no threads: flush and close send
+            worker.start()
+            if not self._workers:
+                end_with_multiprocessing()
+            self._workers.append(worker)
+
+    def _work(self) -> None:
+        while (batch := self._wait_for_batch()) is not None:
+            try:
+                self._drive(batch, self._client)
+            except Exception:
+                logger.exception("%d events not delivered, trying again", len(batch))
+                with contextlib.suppress(_GaveUpError):
+                    self._pause(_AFTER_BUG)
+                with self._changed:
+                    self._ready.append(batch)
+
+    def _wait_for_batch(self) -> Batch | None:
+        with self._changed:
+            self._idle += 1
+            while not (batch := self._next_ready()) and not self._closed:
+                self._changed.wait(max(self._due - time.monotonic(), 0.0))
+            self._idle -= 1
+            if self._ready:
+                self._signal()
+            return batch
+
+    def _drain_for(self, seconds: float) -> None:
+        before = self._deadline
+        self._deadline = time.monotonic() + seconds
+        self._drain(self._client)
+        self._deadline = before
+        self._given_up.clear()
+
+
+class AsyncRecorder(_Recorder[AsyncMeteringClient]):
+    """Delivers events in the background by asyncio; everything else as `Recorder`.
+
+    Use it as `async with recorder:` around the life of the application. `record` may be called before, and from any
+    thread. It never blocks, the event loop must not wait: `full` is "spill" or "drop".
+
+    Raises:
+        ConfigurationError: As `Recorder`; or `full` is "block".
+    """
+
+    _full_in_memory: FullPolicy = "drop"
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """A recorder to METERING_API_URL with METERING_API_KEY; the options are those of the class.
+
+        Raises:
+            ConfigurationError: One of the two is not set, or an option cannot be used.
+        """
+        return cls(AsyncMeteringClient.from_env(timeout=_REQUEST_TIMEOUT), **options)
+
+    async def flush(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109  # what is not done by then goes on
+        """Send what is there now, and wait for it, as `Recorder.flush`."""
+        self._start()
+        waited = self._hurry_up()
+        deadline = time.monotonic() + timeout
+        self._wake()
+        while not self._is_over(waited) and (left := deadline - time.monotonic()) > 0:
+            await _within(left, self._woken)
+        return waited.isdisjoint(self._unfinished)
+
+    async def aclose(self) -> None:
+        """Take no more events, and deliver those that are left, within `shutdown_timeout`.
+
+        A cancellation ends it early; what is not delivered by then stays in the spool.
+        """
+        try:
+            await self.flush(self._begin_end())
+        finally:
+            tasks = [task for task in (self._sender, *self._tasks) if task]
+            for task in tasks:
+                task.cancel()
+            self._retire()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._client.aclose()
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run())
+        self._start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        drained = asyncio.create_task(self._queue.join())
-        await asyncio.wait([drained], timeout=self._shutdown_timeout)
-        if not drained.done():
-            drained.cancel()
-            _logger.error("the metering API does not answer: events are lost at the end of the application")
-        self._task.cancel()
-        await self._client.aclose()
+        await self.aclose()
 
-    async def _run(self) -> None:
+    def _begin(self) -> None:
+        if self._full == "block":
+            raise ConfigurationError("full='block' would stop the event loop: choose 'spill' or 'drop'")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        super()._begin()
+
+    def _after_fork(self) -> None:
+        self._client = self._client.renewed()
+        super()._after_fork()
+
+    def _start(self) -> None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._woken = asyncio.Event()
+            self._sender = asyncio.create_task(self._send_batches())
+
+    def _signal(self) -> None:
+        if loop := self._loop:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: what is left goes out at the end
+                loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        """Wake everyone who waits, each to look whether it is for him."""
+        self._woken.set()
+        self._woken = asyncio.Event()
+
+    async def _send_batches(self) -> None:
         while True:
-            taken = [await self._queue.get()]
-            while len(taken) < MAX_EVENTS and not self._queue.empty():
-                taken.append(self._queue.get_nowait())
-            # An event that was recorded twice is sent once: a batch that repeats an id is refused whole.
-            await self._deliver(list({event.event_id: event for event in taken}.values()))
-            for _ in taken:
-                self._queue.task_done()
+            woken = self._woken
+            with self._changed:
+                while len(self._tasks) < self._max_in_flight and (batch := self._next_ready()):
+                    task = asyncio.create_task(self._send(batch))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._sent)
+            # With all requests under way, the end of one is what to wait for.
+            is_full = len(self._tasks) >= self._max_in_flight
+            await _within(None if is_full else max(self._due - time.monotonic(), 0.0), woken)
 
-    async def _deliver(self, batch: Sequence[Event]) -> None:
-        """Send a batch until it is stored: the ids stay the same, so no event is billed twice."""
-        while True:
-            try:
-                await self._client.ingest(batch)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the events stay, and delivery goes on
-                if isinstance(error, APIError) and error.status in _REFUSED:
-                    return await self._isolate(batch, error)
-                _logger.warning("%d events not delivered, trying again: %s", len(batch), error)
-                await self._sleep(self._retry_after)
-            else:
-                return None
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake()
 
-    async def _isolate(self, batch: Sequence[Event], error: APIError) -> None:
-        """Find the events that the API refuses, by halves, and deliver the others."""
-        if len(batch) == 1:
-            _logger.error("event %s refused: %s", batch[0].event_id, error)
+    async def _send(self, batch: Batch) -> None:
+        """Take a batch through its steps, as `_drive` does in threads."""
+        steps = self._delivery.steps(batch)
+        answer: Answer | None = None
+        try:
+            while True:
+                step = steps.send(answer)
+                answer = None
+                if isinstance(step, Pause):
+                    await self._rest(step)
+                else:
+                    answer = await self._client.ingest_once(step)
+        except StopIteration:
+            self._settle(batch)
+        except _GaveUpError:
+            self._give_up(batch)
+        except Exception:
+            logger.exception("%d events not delivered, trying again", len(batch))
+            with contextlib.suppress(_GaveUpError):
+                await self._rest(_AFTER_BUG)
+            self._ready.append(batch)
+
+    async def _rest(self, pause: Pause) -> None:
+        """Wait, as `_pause` does in threads."""
+        until = time.monotonic() + pause.seconds
+        hurry = self._hurry
+        while (left := until - time.monotonic()) > 0 and (pause.asked or self._hurry == hurry):
+            await _within(self._in_time_for_the_end(left, pause), self._woken)
+            until = until if self._deadline is None or pause.asked else 0.0
+
+    def _end(self) -> None:
+        """The process ends, and no loop runs any more: send what is left without one."""
+        if self._retired:
             return
-        middle = len(batch) // 2
-        await self._deliver(batch[:middle])
-        await self._deliver(batch[middle:])
+        self._begin_end()
+        self._hurry_up()
+        with self._client.blocking() as client:
+            self._drain(client)
+        self._retire()
+
+
+async def _within(seconds: float | None, event: asyncio.Event) -> None:
+    # asyncio.wait_for swallows a cancellation that comes together with the event, before Python 3.12.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

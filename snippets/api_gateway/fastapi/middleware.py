@@ -31,7 +31,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 orders = APIRouter(prefix="/v1/orders", dependencies=[Depends(authenticate)])
 app = FastAPI(lifespan=lifespan)
-app.add_middleware(UsageMiddleware, record=recorder.record)
+app.add_middleware(UsageMiddleware, recorder=recorder)
 
 
 @orders.get("/{order_id}")

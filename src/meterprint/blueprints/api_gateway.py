@@ -9,9 +9,10 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from ..blueprint import Blueprint, EventType, Field, Sample
-from ..event import Event
+from ..event import MetadataValue
 from ..meter import Aggregation, Condition, Filter, Meter
 from ..pricing import Price
+from ..recorder import AsyncRecorder, Recorder
 
 REQUEST = EventType(
     name="api.request",
@@ -137,12 +138,12 @@ class UsageMiddleware:
     """ASGI middleware that records one `api.request` event for each request of a known customer.
 
     It never changes, delays or fails a response: the event is recorded when the last byte was handed to the
-    server, and an error of `record` is logged. A request without a customer is not billed. An exception in the
+    server, and an error in recording is logged. A request without a customer is not billed. An exception in the
     application counts as status 500, like a response that was broken off before its status.
 
     Args:
         app: The application.
-        record: Takes each event; must return at once (put it on a queue).
+        recorder: Takes each event.
         customer: Gives the customer of a request after it was handled, or None. It must come from
             authentication, never from what the request claims.
     """
@@ -150,11 +151,11 @@ class UsageMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        record: Callable[[Event], None],
+        recorder: Recorder | AsyncRecorder,
         customer: Callable[[Scope], str | None] = customer_from_state,
     ) -> None:
         self.app = app
-        self._record = record
+        self._recorder = recorder
         self._customer = customer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -189,7 +190,7 @@ class UsageMiddleware:
         request.finished = True
         try:
             if customer_id := self._customer(request.scope):
-                self._record(request.event(customer_id))
+                self._recorder.record(REQUEST.name, customer_id=customer_id, metadata=request.metadata())
         except Exception:
             _logger.exception("a request was not metered")
 
@@ -207,20 +208,15 @@ class _Request:
         self._root = scope.get("root_path", "")
         self._start = time.perf_counter()
 
-    def event(self, customer_id: str) -> Event:
-        return Event(
-            event_id=Event.new_id(),
-            customer_id=customer_id,
-            event_name=REQUEST.name,
-            metadata={
-                "endpoint": self._endpoint(),
-                "method": self.scope["method"],
-                "status_code": self.status_code,
-                "duration_ms": round((time.perf_counter() - self._start) * 1000, 3),
-                "request_bytes": self._declared_length() or self.received,
-                "response_bytes": self.sent,
-            },
-        )
+    def metadata(self) -> dict[str, MetadataValue]:
+        return {
+            "endpoint": self._endpoint(),
+            "method": self.scope["method"],
+            "status_code": self.status_code,
+            "duration_ms": round((time.perf_counter() - self._start) * 1000, 3),
+            "request_bytes": self._declared_length() or self.received,
+            "response_bytes": self.sent,
+        }
 
     def _declared_length(self) -> int:
         values = [value for name, value in self.scope["headers"] if name == b"content-length"]
