@@ -35,6 +35,7 @@ LatePolicy = Literal["dead_letter", "restamp"]
 # above all, is the fault of the setting and not of the events: they are kept until it is mended.
 _REFUSED = frozenset({400, 422})
 _RETRIED = frozenset({0, 408, 425, 429}) | frozenset(range(500, 600))
+_TIME = "INVALID_TIMESTAMP"
 _CONFLICT, _TOO_LARGE = 409, 413
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds; the bound doubles with each try
@@ -84,7 +85,9 @@ class Batch:
     in_memory: bool = True
     todo: list[list[bytes]] | None = None
 
-    def __len__(self) -> int:
+    @property
+    def rest(self) -> int:
+        """How many events are still to send."""
         return self.size if self.todo is None else sum(map(len, self.todo))
 
     def parts(self) -> list[list[bytes]]:
@@ -168,7 +171,7 @@ class Delivery:
                 yield Pause(wait, asked=True)
             answer = (yield body_of(lines)) if lines else None
             if answer is None or answer.result:
-                self._delivered(answer)
+                self._delivered(answer, len(lines))
                 parts.pop()
                 attempt = 0
             elif self._refused(answer):
@@ -183,10 +186,10 @@ class Delivery:
             self.tally.add(duplicates=len(lines) - len(unique))
         return unique
 
-    def _delivered(self, answer: Answer | None) -> None:
+    def _delivered(self, answer: Answer | None, count: int) -> None:
         if answer and answer.result:
-            new, old = answer.result.ingested_count, answer.result.duplicate_count
-            self.tally.add(delivered=new, duplicates=old)
+            known = answer.result.duplicate_count
+            self.tally.add(delivered=count - known, duplicates=known)
 
     def _refused(self, answer: Answer) -> bool:
         """Whether the events are at fault: of a 400 or 422, only a metering API's own word counts, not a proxy's."""
@@ -213,24 +216,24 @@ class Delivery:
         """What is still to send after a refusal, the next part last."""
         if answer.status == _TOO_LARGE and len(lines) > 1:
             return _halves(lines)
-        if answer.code == "INVALID_TIMESTAMP" and (timed := self._timed_by_server(lines, answer)) != lines:
+        problems = _problems(answer, len(lines))
+        of_time = answer.code == _TIME or any(problem.pointer == "/timestamp" for problem in problems.values())
+        if of_time and (timed := self._timed_by_server(lines, answer)) != lines:
             return [timed]
-        reasons = _reasons(answer, len(lines))
-        if not reasons and len(lines) > 1:
+        if not problems and len(lines) > 1:
             return _halves(lines)
         rest: list[bytes] = []
         dead: list[DeadLetter] = []
         known = 0
         for index, line in enumerate(lines):
-            if reasons and index not in reasons:
+            if problems and index not in problems:
                 rest.append(line)
             elif answer.status == _CONFLICT or answer.code == "DUPLICATE_EVENT_ID":
                 known += 1
-            elif restamped := self._second_chance(line, answer):
+            elif of_time and (restamped := self._second_chance(line)):
                 rest.append(restamped)
             else:
-                code = str(answer.status) if answer.code == "UNKNOWN" else answer.code
-                dead.append(DeadLetter(_decoded(line), code, reasons.get(index) or str(answer.error)))
+                dead.append(_dead_letter(line, answer, problems.get(index)))
         self.bury(dead)
         self.tally.add(duplicates=known)
         return [rest]
@@ -284,9 +287,9 @@ class Delivery:
             logger.error(text)
             _tell(self._on_problem, MeterprintError(text))
 
-    def _second_chance(self, line: bytes, answer: Answer) -> bytes | None:
+    def _second_chance(self, line: bytes) -> bytes | None:
         """An event that became too old on its way, if the policy is to stamp it anew."""
-        if answer.code != "INVALID_TIMESTAMP" or self._late != "restamp":
+        if self._late != "restamp":
             return None
         event, now = _decoded(line), _moment(self._clock())
         moment = _time_of(event)
@@ -341,16 +344,23 @@ def _tell(callback: Callable[[Any], object] | None, what: object) -> None:
         logger.exception("a callback failed")
 
 
-def _reasons(answer: Answer, count: int) -> dict[int, str]:
-    """The reasons of a refusal, by the index of the event that each points to."""
+def _problems(answer: Answer, count: int) -> dict[int, Problem]:
+    """The first problem of each event that a refusal points to, by index; the pointers begin within the event."""
     problems: Sequence[Problem] = getattr(answer.error, "problems", ())
-    found: dict[int, str] = {}
+    found: dict[int, Problem] = {}
     for problem in problems:
         match = _POINTER.match(problem.pointer)
         if match and int(match[1]) < count:
-            rest = problem.pointer[match.end(1) :]
-            found.setdefault(int(match[1]), f"{rest or '/'}: {problem.reason}")
+            within = Problem(problem.pointer[match.end(1) :], problem.reason)
+            found.setdefault(int(match[1]), within)
     return found
+
+
+def _dead_letter(line: bytes, answer: Answer, problem: Problem | None) -> DeadLetter:
+    code = str(answer.status) if answer.code == "UNKNOWN" else answer.code
+    if problem and problem.pointer == "/timestamp":
+        code = _TIME
+    return DeadLetter(_decoded(line), code, str(problem or answer.error))
 
 
 def _decoded(line: bytes) -> dict[str, Any]:

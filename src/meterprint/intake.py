@@ -154,6 +154,7 @@ class Intake(Generic[ClientT]):
         self._stalled = False
         self._deadline: float | None = None
         self._hurry = 0
+        self._flush_until = 0.0
         self._given_up: set[Batch] = set()
         self._due = time.monotonic() + self._interval
         self._open: _Open | None = None
@@ -246,7 +247,7 @@ class Intake(Generic[ClientT]):
 
     def _take_carefully(self, item: Stamped) -> None:
         """Take an event where there is a spool or a rollup, or nothing is taken any more."""
-        line = line_of(item)
+        line = line_of(item) if self._spool_path else b""
         with self._changed:
             if self._closed:
                 raise MeterprintError("this recorder is closed: record before its end, or make another")
@@ -438,9 +439,10 @@ class Intake(Generic[ClientT]):
             self._cut()
         return self._ready.popleft() if self._ready else None
 
-    def _hurry_up(self) -> set[Batch]:
-        """Make everything ready to send at once; gives all that is unfinished."""
+    def _hurry_up(self, seconds: float) -> set[Batch]:
+        """Make everything ready to send at once, since someone waits; gives all that is unfinished."""
         with self._changed:
+            self._flush_until = max(self._flush_until, time.monotonic() + seconds)
             self._emit(list(self._windows))
             self._cut(everything=True)
             self._hurry += 1
@@ -503,7 +505,9 @@ class Intake(Generic[ClientT]):
             ages = [item[0] for item in itertools.islice(self._queue, 1)]
             ages += [batch.oldest for batch in self._unfinished if batch.oldest] + list(self._windows)
             ages += [self._open.oldest] if self._open and self._open.lines else []
-            buffered = waiting + sum(map(len, self._unfinished)) + (len(self._open.lines) if self._open else 0)
+            buffered = (
+                waiting + sum(batch.rest for batch in self._unfinished) + (len(self._open.lines) if self._open else 0)
+            )
             return RecorderStats(
                 recorded=self._recorded + waiting,
                 delivered=tally.delivered,

@@ -52,18 +52,22 @@ class _Recorder(Intake[ClientT]):
         until = time.monotonic() + pause.seconds
         with self._changed:
             hurry = self._hurry
-            while (left := until - time.monotonic()) > 0 and (pause.asked or self._hurry == hurry):
-                self._changed.wait(self._in_time_for_the_end(left, pause))
-                until = until if self._deadline is None or pause.asked else 0.0
+            while (left := self._left(until, pause)) > 0 and (pause.asked or self._hurry == hurry):
+                until = time.monotonic() + left
+                self._changed.wait(left)
 
-    def _in_time_for_the_end(self, seconds: float, pause: Pause) -> float:
-        """The seconds of a pause, shortened so that a try after it is in time."""
-        if self._deadline is None:
-            return seconds
-        remaining = self._deadline - time.monotonic()
-        if remaining < (seconds if pause.asked else _LEAST):
+    def _left(self, until: float, pause: Pause) -> float:
+        """Seconds left of a pause, such that a try after it is in time for whoever waits.
+
+        Raises:
+            _GaveUpError: No try can be in time for the end.
+        """
+        now = time.monotonic()
+        left = until - now
+        if self._deadline is not None and self._deadline - now < (left if pause.asked else _LEAST):
             raise _GaveUpError
-        return min(seconds, remaining / 2)
+        remaining = (self._flush_until if self._deadline is None else self._deadline) - now
+        return left if pause.asked or remaining < _LEAST else min(left, remaining / 2)
 
     def _time_for_a_try(self) -> float | None:
         if self._deadline is None:
@@ -134,7 +138,7 @@ class Recorder(_Recorder[MeteringClient]):
         Returns:
             Whether every event recorded so far is delivered, or a dead letter.
         """
-        waited = self._hurry_up()
+        waited = self._hurry_up(timeout)
         self._signal()
         if not self._workers:
             self._drain_for(timeout)
@@ -144,6 +148,8 @@ class Recorder(_Recorder[MeteringClient]):
 
     def close(self) -> None:
         """Take no more events, and deliver those that are left, within `shutdown_timeout`."""
+        if self._retired:
+            return
         self.flush(self._begin_end())
         self._client.close()
         self._retire()
@@ -186,7 +192,7 @@ class Recorder(_Recorder[MeteringClient]):
             try:
                 self._drive(batch, self._client)
             except Exception:
-                logger.exception("%d events not delivered, trying again", len(batch))
+                logger.exception("%d events not delivered, trying again", batch.rest)
                 with contextlib.suppress(_GaveUpError):
                     self._pause(_AFTER_BUG)
                 with self._changed:
@@ -234,7 +240,7 @@ class AsyncRecorder(_Recorder[AsyncMeteringClient]):
     async def flush(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109  # what is not done by then goes on
         """Send what is there now, and wait for it, as `Recorder.flush`."""
         self._start()
-        waited = self._hurry_up()
+        waited = self._hurry_up(timeout)
         deadline = time.monotonic() + timeout
         self._wake()
         while not self._is_over(waited) and (left := deadline - time.monotonic()) > 0:
@@ -324,7 +330,7 @@ class AsyncRecorder(_Recorder[AsyncMeteringClient]):
         except _GaveUpError:
             self._give_up(batch)
         except Exception:
-            logger.exception("%d events not delivered, trying again", len(batch))
+            logger.exception("%d events not delivered, trying again", batch.rest)
             with contextlib.suppress(_GaveUpError):
                 await self._rest(_AFTER_BUG)
             self._ready.append(batch)
@@ -333,16 +339,16 @@ class AsyncRecorder(_Recorder[AsyncMeteringClient]):
         """Wait, as `_pause` does in threads."""
         until = time.monotonic() + pause.seconds
         hurry = self._hurry
-        while (left := until - time.monotonic()) > 0 and (pause.asked or self._hurry == hurry):
-            await _within(self._in_time_for_the_end(left, pause), self._woken)
-            until = until if self._deadline is None or pause.asked else 0.0
+        while (left := self._left(until, pause)) > 0 and (pause.asked or self._hurry == hurry):
+            until = time.monotonic() + left
+            await _within(left, self._woken)
 
     def _end(self) -> None:
         """The process ends, and no loop runs any more: send what is left without one."""
         if self._retired:
             return
         self._begin_end()
-        self._hurry_up()
+        self._hurry_up(self._shutdown_timeout)
         with self._client.blocking() as client:
             self._drain(client)
         self._retire()
