@@ -8,10 +8,10 @@ export GOTOOLCHAIN := local
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test check lint types site bench clean
+.PHONY: help setup up test check lint types site bench bench-delivery clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.setup  ## bring everything into .venv: Python packages, Go, Node.js, npm packages
 
@@ -48,8 +48,12 @@ site: .venv/.up  ## build the site into site/, in both languages
 bench: .venv/.setup  ## measure, and show the table that the README shows
 	$(BIN)/python benchmarks/run.py
 
+bench-delivery: .venv-bench/.setup  ## compare the recorder with other clients, for the pages (25 minutes)
+	.venv-bench/bin/python benchmarks/delivery.py --json benchmarks/results/delivery.json --docs docs
+	.venv-bench/bin/python benchmarks/reliability.py --json benchmarks/results/reliability.json
+
 clean:  ## remove what was built, and .venv
-	rm -rf .venv .cache build site snippets/node_modules
+	rm -rf .venv .venv-bench .cache build site snippets/node_modules
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Meterprint needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": name another, for example make up PYTHON=python3.12")'
@@ -60,6 +64,12 @@ $(BIN)/uv:
 .venv/.up: pyproject.toml uv.lock | $(BIN)/uv
 	@echo "Installing what reading, the local API and Python snippets need ..."
 	@$(BIN)/uv sync --quiet --locked --inexact --no-default-groups --group up
+	@touch $@
+
+# The other clients need versions that the site's tools do not take, so they have an environment of their own.
+.venv-bench/.setup: pyproject.toml uv.lock | $(BIN)/uv
+	@echo "Installing the clients that are compared ..."
+	@UV_PROJECT_ENVIRONMENT=.venv-bench $(BIN)/uv sync --quiet --locked --no-default-groups --group bench --python $(BIN)/python
 	@touch $@
 
 .venv/.setup: pyproject.toml uv.lock snippets/package-lock.json snippets/go.mod | $(BIN)/uv

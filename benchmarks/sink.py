@@ -20,7 +20,7 @@ from email.utils import formatdate
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from meterprint.event import NEWEST, OLDEST, parse_timestamp
@@ -42,10 +42,12 @@ class Vendor:
     Attributes:
         read: The events in a body.
         answer: The success answer, from the number of new events and of repeated ones.
+        mark: What stands once in each event of a body, to count them without reading it.
     """
 
     read: Callable[[bytes], list[Arrived]]
     answer: Callable[[int, int], Response]
+    mark: bytes
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Mode:
     """What the sink does to ingest requests; the faults may be combined.
 
     Attributes:
-        count_only: Count requests and bytes, and answer success without a look at the events.
+        count_only: Count requests, bytes and events, and answer success without reading the events.
         fail_seconds: Answer `status` until so many seconds after the first request.
         status: The status of those answers.
         retry_after: Answer the first `times` requests 429, with this many seconds as Retry-After.
@@ -100,16 +102,27 @@ class Run:
 
     requests: int = 0
     first: float = 0.0
+    moments: list[float] = field(default_factory=list)
     cut: int = 0
     buckets: list[Bucket] = field(default_factory=lambda: [Bucket(40, 1), Bucket(240, 60)])
 
 
 @dataclass
 class Counts:
-    """What has reached the sink; bytes are those of the bodies, as they were sent."""
+    """What has reached the sink.
+
+    Attributes:
+        requests: Requests, whatever became of them.
+        bytes: Those of the bodies, as they were sent.
+        events: Events in bodies that were only counted.
+        repeated: Events that were there already.
+        bodies_refused: Bodies refused for what they hold.
+        numbers: The events that are there.
+    """
 
     requests: int = 0
     bytes: int = 0
+    events: int = 0
     repeated: int = 0
     bodies_refused: int = 0
     numbers: set[int] = field(default_factory=set)
@@ -127,13 +140,15 @@ class Counts:
         return new, repeated
 
     def shown(self) -> dict[str, int]:
-        """The counts as `GET /control` answers them."""
+        """The counts as `GET /control` answers them, and the processor time of this process so far."""
         return {
             "requests": self.requests,
             "stored": len(self.numbers),
             "repeated": self.repeated,
             "bytes": self.bytes,
+            "events": self.events,
             "bodies_refused": self.bodies_refused,
+            "cpu_ms": int(time.process_time() * 1000),
         }
 
 
@@ -176,16 +191,24 @@ def answering(*names: str, **others: Any) -> Callable[[int, int], Response]:
 
 
 VENDORS = {
-    "/api/v1/events/batch": Vendor(json_reader("events", "transaction_id", "properties"), answering(events=[])),
-    "/batch": Vendor(json_reader("batch", "uuid", "properties"), answering(status="Ok")),
-    "/events/ingest": Vendor(
-        json_reader("events", "event_id", "metadata"), answering("ingested_count", "duplicate_count")
+    "/api/v1/events/batch": Vendor(
+        json_reader("events", "transaction_id", "properties"), answering(events=[]), b'"transaction_id"'
     ),
-    "/ingest": Vendor(json_reader(None, "uniqueId", "dimensions"), lambda *_: PlainTextResponse("Success")),
-    "/v1/batch": Vendor(json_reader("batch", "messageId", "properties"), answering(success=True)),
-    "/v1/events/ingest": Vendor(json_reader("events", "external_id", "metadata"), answering("inserted", "duplicates")),
+    "/batch": Vendor(json_reader("batch", "uuid", "properties"), answering(status="Ok"), b'"distinct_id"'),
+    "/events/ingest": Vendor(
+        json_reader("events", "event_id", "metadata"), answering("ingested_count", "duplicate_count"), b'"event_id"'
+    ),
+    "/ingest": Vendor(
+        json_reader(None, "uniqueId", "dimensions"), lambda *_: PlainTextResponse("Success"), b'"uniqueId"'
+    ),
+    "/v1/batch": Vendor(json_reader("batch", "messageId", "properties"), answering(success=True), b'"messageId"'),
+    "/v1/events/ingest": Vendor(
+        json_reader("events", "external_id", "metadata"),
+        answering("inserted", "duplicates"),
+        b'"external_customer_id"',
+    ),
     # An empty ExportTraceServiceResponse.
-    "/v1/traces": Vendor(read_spans, lambda *_: Response(b"", media_type="application/x-protobuf")),
+    "/v1/traces": Vendor(read_spans, lambda *_: Response(b"", media_type="application/x-protobuf"), b"customer_id"),
 }
 METERPRINT = VENDORS["/events/ingest"]
 
@@ -228,7 +251,11 @@ class App:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request, or drop it."""
         request = Request(scope, receive)
-        if answer := await self.answer(request, scope["path"].rstrip("/")):
+        try:
+            answer = await self.answer(request, scope["path"].rstrip("/"))
+        except ClientDisconnect:  # it died within the request
+            return
+        if answer:
             answer.headers["Date"] = formatdate(self.now(), usegmt=True)
             await answer(scope, receive, send)
         else:
@@ -263,7 +290,7 @@ class App:
         ordinal = self.count(body)
         encoding = request.headers.get("Content-Encoding", "")
         if self.mode.count_only:
-            return counted(vendor, body, encoding)
+            return self.counted(vendor, plain(body, encoding))
         if fault := self.turned_away(ordinal):
             return fault
         if ordinal < self.mode.times and self.mode.hang_seconds and await hung(request, self.mode.hang_seconds):
@@ -277,9 +304,16 @@ class App:
         """Count a request; how many there were before it in this mode."""
         self.counts.requests += 1
         self.counts.bytes += len(body)
-        self.run.first = self.run.first or time.monotonic()
+        self.run.moments.append(time.monotonic())
+        self.run.first = self.run.first or self.run.moments[0]
         self.run.requests += 1
         return self.run.requests - 1
+
+    def counted(self, vendor: Vendor, body: bytes) -> Response:
+        """The success answer to a body that is not read."""
+        events = body.count(vendor.mark)
+        self.counts.events += events
+        return vendor.answer(events, 0)
 
     def turned_away(self, ordinal: int) -> Response | None:
         """The answer to a request that is not even read."""
@@ -339,13 +373,6 @@ class App:
         return event.timestamp is None or now - OLDEST <= parse_timestamp(event.timestamp) <= now + NEWEST
 
 
-def counted(vendor: Vendor, body: bytes, encoding: str) -> Response:
-    """The success answer to a body that is not parsed."""
-    if vendor is METERPRINT:
-        return JSONResponse({"ingested_count": plain(body, encoding).count(b'"event_id"')})
-    return vendor.answer(1, 0)
-
-
 def details(pointers: list[str], reason: str) -> list[dict[str, str]]:
     """The places in a body that it was refused for."""
     return [{"pointer": pointer, "reason": reason} for pointer in pointers]
@@ -355,7 +382,8 @@ class Sink(Server):
     """The sink on a loopback port, in a thread of its own."""
 
     def __init__(self, port: int = 0) -> None:
-        super().__init__(App(), port)
+        self.app = App()
+        super().__init__(self.app, port)
         self._server.config.date_header = False  # the application sends its own
         self._server.config.timeout_keep_alive = 60  # some clients send every 5 s, which is uvicorn's limit
 

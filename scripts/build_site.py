@@ -14,6 +14,8 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from starlette.routing import Route
@@ -67,6 +69,18 @@ class Texts:
         """A number as this language writes it: 1,234.5 in English."""
         return text.translate({"sv": str.maketrans(",.", "\u00a0,")}.get(self.language, {}))
 
+    def microseconds(self, values: list[float]) -> str:
+        """The median of some durations, to three digits."""
+        value = median(values)
+        return (
+            self.number(f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}")
+            + "\u00a0µs"
+        )
+
+    def share(self, part: float) -> str:
+        """A part of a whole, in percent."""
+        return f"{part:.0%}" if self.language == "en" else f"{part * 100:.0f}\u00a0%"
+
     def money(self, minor: int, currency: str) -> str:
         """An amount as this language writes it, on one line."""
         return self.number(money(minor, currency)).replace(" ", "\u00a0")
@@ -107,6 +121,8 @@ def write_includes() -> None:
         texts = Texts(language)
         write(f"{language}/overview.md", overview(texts))
         write(f"{language}/paths.md", paths(texts))
+        write(f"{language}/delivery_speed.md", delivery_speed(texts))
+        write(f"{language}/reliability.md", reliability(texts))
         for blueprint in BLUEPRINTS.values():
             for name, text in tables(blueprint, texts).items():
                 write(f"{language}/{blueprint.slug}/{name}.md", text)
@@ -135,6 +151,64 @@ def paths(texts: Texts) -> str:
         if route.path != "/"
     ]
     return table([texts(title) for title in ("Path", "What it does")], rows)
+
+
+def results(name: str) -> dict[str, Any]:
+    """What a benchmark measured, when it was last run."""
+    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def ours_first(name: str) -> tuple[bool, str]:
+    """The order of clients in a table."""
+    return not name.startswith("meterprint"), name
+
+
+def delivery_speed(texts: Texts) -> str:
+    """What a call costs, and how much is delivered, by client: medians over the runs."""
+    measured = results("delivery")
+    by_client: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for result in measured["results"]:
+        by_client.setdefault(result["client"], {}).setdefault(result["kind"], []).append(result)
+    titles = ("Client", "`record`, median", "99th percentile", "Arrived", "Events per second", "CPU per event")
+    rows = [
+        (
+            client,
+            texts.microseconds([run["figures"]["p50_us"] for run in kinds["calls"]]),
+            texts.microseconds([run["figures"]["p99_us"] for run in kinds["calls"]]),
+            texts.share(min(run["arrived"] / run["recorded"] for run in kinds["calls"])),
+            texts.number(f"{median(run['arrived'] / run['figures']['seconds'] for run in kinds['small']):,.0f}")
+            + ("\u00a0\\*" if any(run["paced"] for run in kinds["small"]) else ""),
+            texts.microseconds([run["figures"]["cpu_seconds"] / run["recorded"] * 1e6 for run in kinds["small"]]),
+        )
+        for client, kinds in sorted(by_client.items(), key=lambda item: ours_first(item[0]))
+    ]
+    note = texts("\\* slowed down so that it drops nothing: else it delivers only what the column before says.")
+    return table([texts(title) for title in titles], rows, align="lrrrrr") + f"\n{note}\n"
+
+
+def reliability(texts: Texts) -> str:
+    """How many events arrived, by what went wrong and by client."""
+    measured = results("reliability")
+    clients = sorted({name for cells in measured["scenarios"].values() for name in cells}, key=ours_first)
+    versions = {client: measured["versions"].get(client, "") for client in clients}
+    heads = [f"{client}<br>{versions[client]}" for client in clients]
+    rows = [
+        (texts(scenario), *(reliability_cell(cells.get(client), texts) for client in clients))
+        for scenario, cells in measured["scenarios"].items()
+    ]
+    return table([texts("What goes wrong"), *heads], rows, align="l" + "r" * len(clients))
+
+
+def reliability_cell(outcome: dict[str, Any] | None, texts: Texts) -> str:
+    """What became of the events of one client, in a cell."""
+    if outcome is None:
+        return ""
+    arrived = texts.number(f"{outcome['delivered']:,}")
+    of = "" if outcome["recorded"] == 1000 else texts.number(f" / {outcome['recorded']:,}")
+    more = f"<br>+{texts.number(format(outcome['twice'], ','))} {texts('twice')}" if outcome.get("twice") else ""
+    lacks = outcome["delivered"] + outcome["dead"] < outcome["recorded"]
+    return f"{arrived}{of}{more}" if lacks or more else f"**{arrived}**{of}"
 
 
 def help_of(command: str) -> str:

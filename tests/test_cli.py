@@ -10,19 +10,21 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from conftest import require_tool
-from meterprint import MeteringClient
+from meterprint import DeadLetter, Event, MeteringClient
 from meterprint.blueprints.api_gateway import BLUEPRINT
 from meterprint.cli import LOCAL_KEY
 from meterprint.local.app import create_app
 from meterprint.local.server import Server
 from meterprint.local.store import MemoryStore
 from meterprint.snippets import find_recipe, find_root, missing_tools
+from meterprint.spool import Spool, dead_letter_files, write_dead_letters
 
 ROOT = find_root()
 METERPRINT = str(Path(sys.executable).parent / "meterprint")
@@ -72,7 +74,19 @@ def wait_until_it_answers(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("up",), ("serve",), ("list",), ("run",), ("snippets", "check"), ("snippets", "update")]
+    "command",
+    [
+        (),
+        ("up",),
+        ("serve",),
+        ("list",),
+        ("run",),
+        ("snippets", "check"),
+        ("snippets", "update"),
+        ("dead-letters", "list"),
+        ("dead-letters", "show"),
+        ("dead-letters", "resend"),
+    ],
 )
 def test_the_help_of_every_command_shows_an_example(command: tuple[str, ...]) -> None:
     done = meterprint(*command, "--help")
@@ -255,3 +269,74 @@ def test_a_tool_that_is_missing_is_brought_in_or_named(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert "cobol is not installed: get it from your system's packages" in done.stderr
+
+
+# Dead letters.
+
+
+@pytest.fixture
+def buried(tmp_path: Path) -> Path:
+    """A spool with three dead letters: one late, one that was never an event, one that is well by now."""
+    folder = tmp_path / "usage"
+    Spool(folder).close()
+    late = Event("late", "cus_ada", "api.request", datetime(2026, 1, 1, tzinfo=UTC), {"n": 1}).to_wire()
+    mended = Event("mended", "cus_ada", "api.request", metadata={"n": 2}).to_wire()
+    write_dead_letters(folder, [DeadLetter(late, "INVALID_TIMESTAMP", "older than 1 hour")])
+    bad = DeadLetter({"event_id": "bad", "metadata": {"[n]": None}}, "INVALID_METADATA", "/metadata/[n]: null")
+    write_dead_letters(folder, [bad, DeadLetter(mended, "INVALID_METADATA", "refused")])
+    return folder
+
+
+def letters_in(folder: Path) -> set[str]:
+    return {letter.event_id for _, letters in dead_letter_files(folder) for letter in letters}
+
+
+def test_dead_letters_are_listed_and_shown(buried: Path) -> None:
+    listed = meterprint("dead-letters", "list", "--spool", str(buried)).stdout
+    assert all(word in listed for word in ("late", "mended", "cus_ada", "INVALID_TIMESTAMP: older than 1 hour"))
+    shown = meterprint("dead-letters", "show", "bad", "--spool", str(buried)).stdout
+    assert json.loads(shown)["event"] == {"event_id": "bad", "metadata": {"[n]": None}}
+    for command in ("show", "resend"):
+        missing = meterprint("dead-letters", command, "nobody", "--spool", str(buried))
+        assert missing.returncode == 1
+        assert "no dead letter nobody" in missing.stderr
+
+
+def test_dead_letters_that_are_taken_are_removed_and_the_others_stay(buried: Path) -> None:
+    store = MemoryStore()
+    with Server(create_app(store)) as api:
+        environment = {"METERING_API_URL": api.url, "METERING_API_KEY": "k"}
+        done = meterprint("dead-letters", "resend", "--spool", str(buried), environment=environment)
+        assert done.returncode == 1
+        assert "1 delivered, 2 refused" in done.stdout
+        assert "late: 2026-01-01T00:00:00.000000Z is older than 1 hour" in done.stdout
+        assert letters_in(buried) == {"late", "bad"}
+        done = meterprint(
+            "dead-letters", "resend", "late", "--restamp", "--spool", str(buried), environment=environment
+        )
+        assert (done.returncode, done.stdout) == (0, "1 delivered, 0 refused\n")
+        with MeteringClient(api.url, "k") as client:
+            events = {event.event_id: event for event in client.events()}
+    assert letters_in(buried) == {"bad"}
+    assert events["late"].metadata == {"n": 1, "original_timestamp": "2026-01-01T00:00:00.000000Z"}
+    assert set(events) == {"late", "mended"}
+
+
+def test_a_folder_that_is_no_spool_is_named(tmp_path: Path) -> None:
+    done = meterprint("dead-letters", "list", "--spool", str(tmp_path))
+    assert done.returncode == 1
+    assert "is no spool: name the folder that a recorder has as spool=" in done.stderr
+
+
+def test_the_commands_on_the_page_run_as_they_are(tmp_path: Path) -> None:
+    Spool(tmp_path / "usage").close()
+    event = Event("order-7", "cus_ada", "api.request").to_wire()
+    write_dead_letters(tmp_path / "usage", [DeadLetter(event, "INVALID_METADATA", "refused")])
+    with Server(create_app(MemoryStore())) as api:
+        path = f"{Path(METERPRINT).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**CLEAN, "PATH": path, "METERING_API_URL": api.url, "METERING_API_KEY": "k"}
+        script = ["bash", "-e", str(ROOT / "snippets" / "delivery" / "dead_letters.sh")]
+        done = subprocess.run(script, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("1 delivered, 0 refused\n")
+    assert letters_in(tmp_path / "usage") == set()

@@ -8,20 +8,30 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 import meterprint
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_all_names_exactly_the_public_names_in_order() -> None:
-    public = [
+    for name in meterprint.__all__:
+        getattr(meterprint, name)  # some are loaded when they are first named
+    imported = {"Any", "TYPE_CHECKING", "import_module"}
+    public = {
         name
         for name, value in vars(meterprint).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
-    ]
+    }
     # A function may hide the module of its name; what is not a module is public.
-    assert meterprint.__all__ == sorted(public)
+    assert meterprint.__all__ == sorted(public - imported) == dir(meterprint)
     assert len(meterprint.__all__) < 30
+
+
+def test_a_name_that_is_not_public_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        meterprint.Nonsense  # noqa: B018
 
 
 def test_every_public_name_is_on_the_reference_page() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import random
@@ -10,16 +9,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import quote
 
 import httpx
 
 from .errors import APIError, ConfigurationError, Problem, UnreachableError, ValidationError
 from .event import Event, check_batch, format_timestamp
-from .meter import Meter
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from .meter import Meter
 
 URL_VARIABLE = "METERING_API_URL"
 KEY_VARIABLE = "METERING_API_KEY"
@@ -44,8 +46,7 @@ class IngestResult:
     duplicate_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came back of one try to ingest; delivery decides what it means.
 
     Attributes:
@@ -269,7 +270,7 @@ class MeteringClient:
         Returns:
             The meter with its id.
         """
-        return Meter.from_wire(self._call("POST", "/meters", json=meter.to_wire()), strict=False)
+        return _meter(self._call("POST", "/meters", json=meter.to_wire()))
 
     def ensure_meters(self, meters: Iterable[Meter]) -> list[Meter]:
         """Create those meters that do not exist yet, compared by their whole definition.
@@ -286,7 +287,7 @@ class MeteringClient:
         while True:
             query = {"archived": str(archived).lower(), "page_size": _PAGE_SIZE, "page_number": number}
             items = self._call("GET", "/meters", query)["items"]
-            yield from (Meter.from_wire(item, strict=False) for item in items)
+            yield from map(_meter, items)
             if len(items) < _PAGE_SIZE:
                 return
             number += 1
@@ -313,7 +314,7 @@ class MeteringClient:
             meter_id: The meter.
             customer_id: Only this customer's usage.
         """
-        return Decimal(self._call("GET", *_usage(meter_id, customer_id))["quantity"])
+        return _decimal(self._call("GET", *_usage(meter_id, customer_id))["quantity"])
 
     def close(self) -> None:
         """Close the connections."""
@@ -340,12 +341,12 @@ class AsyncMeteringClient:
         timeout: float = 10.0,
         retries: int = 3,
         transport: httpx.AsyncBaseTransport | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._settings = _Settings(url, key, timeout, retries)
         self._transport = transport
         self._http = httpx.AsyncClient(transport=transport, **self._settings.http)
-        self._sleep = sleep
+        self._sleep = sleep or _asyncio_sleep
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
@@ -417,7 +418,7 @@ class AsyncMeteringClient:
             query = {"archived": str(archived).lower(), "page_size": _PAGE_SIZE, "page_number": number}
             items = (await self._call("GET", "/meters", query))["items"]
             for item in items:
-                yield Meter.from_wire(item, strict=False)
+                yield _meter(item)
             if len(items) < _PAGE_SIZE:
                 return
             number += 1
@@ -428,7 +429,7 @@ class AsyncMeteringClient:
         Returns:
             The meter with its id.
         """
-        return Meter.from_wire(await self._call("POST", "/meters", json=meter.to_wire()), strict=False)
+        return _meter(await self._call("POST", "/meters", json=meter.to_wire()))
 
     async def ensure_meters(self, meters: Iterable[Meter]) -> list[Meter]:
         """Create those meters that do not exist yet, as `MeteringClient.ensure_meters`."""
@@ -445,7 +446,7 @@ class AsyncMeteringClient:
 
     async def usage(self, meter_id: str, *, customer_id: str | None = None) -> Decimal:
         """What a meter reads: a local addition, as `MeteringClient.usage`."""
-        return Decimal((await self._call("GET", *_usage(meter_id, customer_id)))["quantity"])
+        return _decimal((await self._call("GET", *_usage(meter_id, customer_id)))["quantity"])
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -526,6 +527,27 @@ def _event_query(
 def _usage(meter_id: str, customer_id: str | None) -> tuple[str, dict[str, str]]:
     query = {} if customer_id is None else {"customer_id": customer_id}
     return f"/local/meters/{quote(meter_id, safe='')}/usage", query
+
+
+# What recording does not need is loaded where it is used: importing the package stays cheap.
+
+
+def _meter(data: object) -> Meter:
+    from .meter import Meter
+
+    return Meter.from_wire(data, strict=False)
+
+
+def _decimal(text: str) -> Decimal:
+    from decimal import Decimal
+
+    return Decimal(text)
+
+
+async def _asyncio_sleep(seconds: float) -> None:
+    import asyncio
+
+    await asyncio.sleep(seconds)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -41,10 +40,11 @@ _CONFLICT, _TOO_LARGE = 409, 413
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds; the bound doubles with each try
 _LONGEST_ASKED = 600.0  # seconds: a Retry-After beyond this is a mistake
 _KEPT_DELAY = 30.0  # seconds between tries while a setting is wrong
+_TOLERATED_SKEW = 60.0  # seconds that a clock may be wrong without a word
 _DATE_RESOLUTION = 2.0  # seconds: the Date header has whole ones, and the answer took its time
 _ON_ITS_WAY = timedelta(minutes=50)
 BODY_ROOM = MAX_BODY_BYTES - 64  # what stands around the events
-_POINTER = re.compile(r"/events/(\d{1,4})(/|$)")
+_POINTER = r"/events/(\d{1,4})(/|$)"
 
 logger = logging.getLogger("meterprint")
 
@@ -65,7 +65,6 @@ class Pause(NamedTuple):
 Steps: TypeAlias = Generator["bytes | Pause", "Answer | None", None]
 
 
-@dataclass(slots=True, eq=False)
 class Batch:
     """Events on their way. What was done with stays done when its steps are begun anew.
 
@@ -78,12 +77,17 @@ class Batch:
         todo: Parts that are still to send, the next one last; None before the load.
     """
 
-    size: int
-    oldest: int
-    load: Callable[[], list[bytes]]
-    path: Path | None = None
-    in_memory: bool = True
-    todo: list[list[bytes]] | None = None
+    def __init__(
+        self,
+        size: int,
+        oldest: int,
+        load: Callable[[], list[bytes]],
+        path: Path | None = None,
+        *,
+        in_memory: bool = True,
+    ) -> None:
+        self.size, self.oldest, self.load, self.path, self.in_memory = size, oldest, load, path, in_memory
+        self.todo: list[list[bytes]] | None = None
 
     @property
     def rest(self) -> int:
@@ -97,16 +101,12 @@ class Batch:
         return self.todo
 
 
-@dataclass(slots=True)
 class Tally:
     """What became of the events; one lock for all numbers."""
 
-    delivered: int = 0
-    duplicates: int = 0
-    retried: int = 0
-    dead: int = 0
-    dropped: int = 0
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    def __init__(self) -> None:
+        self.delivered = self.duplicates = self.retried = self.dead = self.dropped = 0
+        self.lock = threading.RLock()
 
     def add(self, **numbers: int) -> None:
         """Add to some of the numbers."""
@@ -170,6 +170,7 @@ class Delivery:
             if lines and (wait := self._not_before - time.monotonic()) > 0:
                 yield Pause(wait, asked=True)
             answer = (yield body_of(lines)) if lines else None
+            self._see_clock(answer)
             if answer is None or answer.result:
                 self._delivered(answer, len(lines))
                 parts.pop()
@@ -271,18 +272,20 @@ class Delivery:
         if answer.server_time is None:
             return lines if self._late == "dead_letter" else self._timed(lines, _moment(self._clock()), skew=0.0)
         skew = answer.server_time - now
-        if abs(skew) <= _DATE_RESOLUTION:
-            skew = 0.0
-        self._report_skew(skew)
+        skew = 0.0 if abs(skew) <= _DATE_RESOLUTION else skew
         return self._timed(lines, datetime.fromtimestamp(answer.server_time, UTC), skew=skew)
 
-    def _report_skew(self, skew: float) -> None:
-        if abs(skew - self._known_skew) > _DATE_RESOLUTION:
+    def _see_clock(self, answer: Answer | None) -> None:
+        """Report a clock of ours that is wrong, once for each error that it has."""
+        if answer is None or answer.server_time is None:
+            return
+        skew = answer.server_time - self._clock() / 1e9
+        if abs(skew) > _TOLERATED_SKEW and abs(skew - self._known_skew) > _TOLERATED_SKEW:
             self._known_skew = skew
             side = "fast" if skew < 0 else "slow"
             text = (
                 f"the clock of this machine is {abs(skew):.0f} s {side} of the metering API's Date: set it by NTP. "
-                "Times that were refused are corrected by as much"
+                "Times that are refused are corrected by as much"
             )
             logger.error(text)
             _tell(self._on_problem, MeterprintError(text))
@@ -349,7 +352,7 @@ def _problems(answer: Answer, count: int) -> dict[int, Problem]:
     problems: Sequence[Problem] = getattr(answer.error, "problems", ())
     found: dict[int, Problem] = {}
     for problem in problems:
-        match = _POINTER.match(problem.pointer)
+        match = re.match(_POINTER, problem.pointer)
         if match and int(match[1]) < count:
             within = Problem(problem.pointer[match.end(1) :], problem.reason)
             found.setdefault(int(match[1]), within)

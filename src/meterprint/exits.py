@@ -9,7 +9,6 @@ import sys
 import threading
 from types import FrameType
 from typing import Protocol
-from weakref import WeakSet
 
 
 class Ending(Protocol):
@@ -22,7 +21,7 @@ class Ending(Protocol):
         """This is a forked child: threads, connections and locks of the parent do not exist here."""
 
 
-_living: WeakSet[Ending] = WeakSet()
+_living: set[Ending] = set()  # held here, so that one that nobody holds any more delivers its rest too
 _hooks_of: list[int] = []  # the process that registered them
 
 
@@ -35,6 +34,11 @@ def watch(recorder: Ending) -> None:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_begin_child)
     _take_sigterm()
+
+
+def forget(recorder: Ending) -> None:
+    """Tell it no more: it has ended."""
+    _living.discard(recorder)
 
 
 def _take_sigterm() -> None:

@@ -11,21 +11,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 from . import exits
 from .client import AsyncMeteringClient, MeteringClient
 from .delivery import BODY_ROOM, Batch, Delivery, LatePolicy, Tally, full_jitter
 from .errors import ConfigurationError, MeterprintError, ValidationError
 from .event import MAX_EVENTS, Event, MetadataValue
-from .rollup import Rollup, Window
 from .spool import JOURNAL, DeadLetter, Segment, Spool, read_lines
 from .telemetry import observe
 from .wire import Stamped, is_plain, line_of, stamped
+
+if TYPE_CHECKING:
+    from .rollup import Rollup, Window  # loaded where it is used: most recorders do without
 
 ClientT = TypeVar("ClientT", bound=MeteringClient | AsyncMeteringClient)
 FullPolicy = Literal["block", "spill", "drop"]
@@ -38,8 +39,7 @@ _MOST_GROUPS = 10_000  # of one window of a rollup, which is then closed early
 logger = logging.getLogger("meterprint")
 
 
-@dataclass(frozen=True, slots=True)
-class RecorderStats:
+class RecorderStats(NamedTuple):
     """What became of the events of a recorder.
 
     Without a rollup, `recorded` is the sum of `delivered`, `duplicates`, `dead`, `dropped` and `buffered`.
@@ -338,9 +338,7 @@ class Intake(Generic[ClientT]):
     def _adopt(self, path: Path) -> None:
         """Deliver what a process left that lives no more."""
         try:
-            lines = read_lines(path)
-            if path.suffix == JOURNAL:
-                lines = Window.from_journal(lines).lines()
+            lines = _lines_in(path)
         except (OSError, ValueError, LookupError):
             logger.exception("%s cannot be read: it is left as it is", path)
             return
@@ -366,6 +364,8 @@ class Intake(Generic[ClientT]):
             self._emit([start])
 
     def _new_window(self, start: int) -> tuple[Window, Segment | None]:
+        from .rollup import Window
+
         assert self._rollup
         window = Window(self._rollup, start, f"{self._source}-{next(self._parts)}")
         journal = None
@@ -484,6 +484,7 @@ class Intake(Generic[ClientT]):
             if self._retired:
                 return
             self._retired = True
+            exits.forget(self)
             rest = self.stats.buffered
             if self._spool:
                 self._spool.close()
@@ -551,8 +552,12 @@ def _checked(
 
 
 def _lines_in(path: Path) -> list[bytes]:
-    lines = read_lines(path)
-    return Window.from_journal(lines).lines() if path.suffix == JOURNAL else lines
+    """The events of a file that a process left, those of a journal summed up."""
+    if path.suffix != JOURNAL:
+        return read_lines(path)
+    from .rollup import Window
+
+    return Window.from_journal(read_lines(path)).lines()
 
 
 def _check_number(name: str, value: object, unit: str, *, zero: bool = False) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .client import Answer, AsyncMeteringClient, MeteringClient
 from .delivery import Batch, Pause
 from .errors import ConfigurationError
 from .exits import end_with_multiprocessing
 from .intake import ClientT, FullPolicy, Intake
+
+if TYPE_CHECKING:
+    import asyncio  # loaded where it is used: threads do without
 
 _REQUEST_TIMEOUT = 5.0  # seconds: a try that hangs must leave room for another within a shutdown
 _AFTER_BUG = Pause(5.0)
@@ -252,6 +254,8 @@ class AsyncRecorder(_Recorder[AsyncMeteringClient]):
 
         A cancellation ends it early; what is not delivered by then stays in the spool.
         """
+        import asyncio
+
         try:
             await self.flush(self._begin_end())
         finally:
@@ -282,6 +286,8 @@ class AsyncRecorder(_Recorder[AsyncMeteringClient]):
         super()._after_fork()
 
     def _start(self) -> None:
+        import asyncio
+
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._woken = asyncio.Event()
@@ -294,10 +300,14 @@ class AsyncRecorder(_Recorder[AsyncMeteringClient]):
 
     def _wake(self) -> None:
         """Wake everyone who waits, each to look whether it is for him."""
+        import asyncio
+
         self._woken.set()
         self._woken = asyncio.Event()
 
     async def _send_batches(self) -> None:
+        import asyncio
+
         while True:
             woken = self._woken
             with self._changed:
@@ -355,6 +365,8 @@ class AsyncRecorder(_Recorder[AsyncMeteringClient]):
 
 
 async def _within(seconds: float | None, event: asyncio.Event) -> None:
+    import asyncio
+
     # asyncio.wait_for swallows a cancellation that comes together with the event, before Python 3.12.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

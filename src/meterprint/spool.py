@@ -111,8 +111,7 @@ class Spool:
         try:
             _prepare(self.path)
             self.owner = Event.new_id().replace("-", "")
-            self._locks: dict[str, int] = {}
-            self._lock(self.owner)
+            self._locks: dict[str, int] = {self.owner: self._own_lock()}
         except OSError as error:
             raise ConfigurationError(
                 f"the spool {str(self.path)!r} cannot be written ({error.strerror}): name a folder that can"
@@ -170,6 +169,14 @@ class Spool:
 
     def _lock_path(self, owner: str) -> Path:
         return self.path / f"{owner}.lock"
+
+    def _own_lock(self) -> int:
+        """The locked file of this owner. Others see it only once it is locked: a free one is a dead owner's."""
+        hidden = self.path / f".{self.owner}"
+        file = os.open(hidden, os.O_RDWR | os.O_CREAT, 0o600)
+        flock(file, LOCK_EX | LOCK_NB)
+        hidden.rename(self._lock_path(self.owner))
+        return file
 
     def _lock(self, owner: str) -> bool:
         """Lock an owner's file, unless a living process has it."""
@@ -239,3 +246,10 @@ def write_dead_letters(folder: Path, letters: Iterable[DeadLetter]) -> None:
     (folder / _DEAD).mkdir(exist_ok=True, mode=0o700)
     name = f"{Event.new_id()}.jsonl"
     _write(folder, folder / _DEAD / name, "".join(f"{letter.to_json()}\n" for letter in letters))
+
+
+def keep_dead_letters(file: Path, letters: Sequence[DeadLetter]) -> None:
+    """Let a file of dead letters hold these and no others."""
+    if letters:
+        write_dead_letters(file.parent.parent, letters)
+    file.unlink(missing_ok=True)
