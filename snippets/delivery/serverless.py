@@ -4,12 +4,16 @@ from typing import Any
 
 from meterprint import Recorder
 
-recorder = Recorder.from_env()  # made once, and used by every call that this instance serves
+recorder = Recorder.from_env()  # once, for every call of this instance
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    recorder.record("thumbnail.made", customer_id=event["customer_id"], metadata={"pixels": event["pixels"]})
-    delivered = recorder.flush(timeout=2.0)  # frozen afterwards, no thread of ours runs
+    recorder.record(
+        "thumbnail.made",
+        customer_id=event["customer_id"],
+        metadata={"pixels": event["pixels"]},
+    )
+    delivered = recorder.flush(timeout=2.0)  # no thread runs after this
     return {"statusCode": 200, "delivered": delivered}
 
 

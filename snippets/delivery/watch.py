@@ -9,13 +9,14 @@ def on_dead(letter: DeadLetter) -> None:
 
 
 def on_problem(error: MeterprintError) -> None:
-    print(f"delivery is held up: {error}")  # page whoever keeps the key and the network
+    print(f"delivery is held up: {error}")  # page whoever keeps the key
 
 
-with Recorder.from_env(strict=False, on_dead=on_dead, on_problem=on_problem) as recorder:
-    recorder.record("upload", customer_id="cus_ada", metadata={"size": float("nan")})
-    recorder.record("upload", customer_id="cus_ada", metadata={"size": 2048})
+options = {"strict": False, "on_dead": on_dead, "on_problem": on_problem}
+with Recorder.from_env(**options) as recorder:
+    for size in (float("nan"), 2048):
+        recorder.record("upload", customer_id="cus_ada", metadata={"size": size})
 
 stats = recorder.stats
-print(f"{stats.recorded} recorded: {stats.delivered} delivered, {stats.dead} dead, {stats.dropped} dropped")
-#> 2 recorded: 1 delivered, 1 dead, 0 dropped
+print(f"{stats.recorded} recorded: {stats.delivered} delivered, {stats.dead} dead")
+#> 2 recorded: 1 delivered, 1 dead

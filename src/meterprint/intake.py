@@ -23,7 +23,7 @@ from .errors import ConfigurationError, MeterprintError, ValidationError
 from .event import MAX_EVENTS, Event, MetadataValue
 from .spool import JOURNAL, DeadLetter, Segment, Spool, read_lines
 from .telemetry import observe
-from .wire import Stamped, is_plain, line_of, stamped
+from .wire import Stamped, is_identifier, is_plain, line_of, stamped
 
 if TYPE_CHECKING:
     from .rollup import Rollup, Window  # loaded where it is used: most recorders do without
@@ -214,10 +214,10 @@ class Intake(Generic[ClientT]):
         if (
             type(event) is str
             and type(metadata) is dict
-            and event_id is None
+            and (event_id is None or is_identifier(event_id))
             and is_plain(event, customer_id, metadata)
         ):
-            item = (now, number, event, customer_id, metadata.copy(), None)
+            item = (now, number, event, customer_id, metadata.copy(), event_id)
         else:
             try:
                 item = _checked(event, customer_id, {} if metadata is None else metadata, event_id, (now, number))

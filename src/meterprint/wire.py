@@ -31,7 +31,7 @@ def is_plain(  # noqa: C901, PLR0911  # in one piece: it runs for each event
 ) -> bool:
     """Whether these surely make an event, metadata a dict; False means only that `Event` must decide."""
     try:
-        if not (_is_identifier(event_name) and _is_identifier(customer_id) and len(metadata) <= MAX_METADATA_PAIRS):
+        if not (is_identifier(event_name) and is_identifier(customer_id) and len(metadata) <= MAX_METADATA_PAIRS):
             return False
         for key, value in metadata.items():
             if type(key) is not str or not key.isascii() or not 0 < len(key) <= MAX_KEY_LENGTH:
@@ -53,7 +53,8 @@ def is_plain(  # noqa: C901, PLR0911  # in one piece: it runs for each event
     return True
 
 
-def _is_identifier(value: Any) -> bool:
+def is_identifier(value: Any) -> bool:
+    """Whether this is surely a text that may identify something."""
     return type(value) is str and value[:1] > " " and value.isascii()
 
 
