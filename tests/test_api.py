@@ -218,6 +218,61 @@ def test_the_key_is_kept_nowhere(tmp_path: Path) -> None:
     assert all(b"very-secret" not in file.read_bytes() for file in tmp_path.iterdir())
 
 
+# Accepted is not billed: the warnings of an ingest
+
+
+def warned(api: httpx.Client, **values: Any) -> list[tuple[str, str]]:
+    answer = ingest(api, event(**values)).json()
+    assert answer["ingested_count"] == 1
+    return [(warning["code"], warning["message"]) for warning in answer.get("warnings", [])]
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "message"),
+    [
+        (
+            {"event_name": "api.requests"},
+            "no_matching_meter",
+            'no meter counts "api.requests": the meters count "api.request"',
+        ),
+        (
+            {"metadata": {"bytes": 1}},
+            "no_matching_meter",
+            'no filter of the meters of "api.request" takes these metadata',
+        ),
+        ({"metadata": {"bytes": 1, "ok": 1}}, "no_matching_meter", "no filter"),
+        ({"metadata": {"ok": True}}, "missing_key", 'the meter "Bytes" reads "bytes", which the event lacks'),
+        ({"metadata": {"ok": True, "bytes": "1"}}, "not_numeric", '"1" is no number'),
+        ({"metadata": {"ok": True, "bytes": True}}, "not_numeric", "true is no number"),
+    ],
+)
+def test_an_event_that_will_not_be_billed_is_warned_of(
+    api: httpx.Client, values: dict[str, Any], code: str, message: str
+) -> None:
+    created(api)
+    ((found, text),) = warned(api, **values)
+    assert found == code
+    assert message in text
+
+
+def test_an_event_that_is_billed_has_no_warning(api: httpx.Client) -> None:
+    assert warned(api, event_id="before any meter") == []
+    created(api)
+    assert warned(api, metadata={"ok": True, "bytes": 1}) == []
+
+
+def test_an_event_of_an_archived_meter_is_warned_of(api: httpx.Client) -> None:
+    api.delete(f"/meters/{created(api)['id']}")
+    assert warned(api, metadata={"ok": True, "bytes": 1})[0][0] == "meter_archived"
+
+
+def test_each_event_has_its_own_warning(api: httpx.Client) -> None:
+    created(api)
+    good = {"ok": True, "bytes": 1}
+    answer = ingest(api, event("a", metadata={"ok": 1}), event("b", metadata=good), event("c", metadata={"ok": 1}))
+    assert [warning["event_id"] for warning in answer.json()["warnings"]] == ["a", "c"]
+
+
 # GET /events
 
 

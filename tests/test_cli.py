@@ -271,6 +271,15 @@ def test_a_tool_that_is_missing_is_brought_in_or_named(tmp_path: Path) -> None:
     assert "cobol is not installed: get it from your system's packages" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:4141", 200), ("localhost", 200), ("attacker.example", 400), ("127.0.0.1.attacker.example:80", 400)],
+)
+def test_only_a_request_for_this_machine_is_answered(served: Server, host: str, status: int) -> None:
+    answer = httpx.get(f"{served.url}/local/health", headers={"Host": host})
+    assert answer.status_code == status
+
+
 # Dead letters.
 
 

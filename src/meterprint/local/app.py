@@ -28,6 +28,7 @@ from ..errors import APIError, Problem, ValidationError
 from ..event import MAX_BODY_BYTES, MAX_EVENTS, Event, check_batch, format_timestamp, parse_timestamp, shown, utc_now
 from ..meter import Meter
 from .store import Selection, Store, StoredMeter
+from .warnings import warnings_for
 
 _STATUS = {"INVALID_REQUEST_BODY": 422}
 _CHANGEABLE = ("name", "measurement_unit", "description")
@@ -89,7 +90,10 @@ class _API:
         ledger = _ledger(request)
         events = self._events_in(await _body(request))
         stored = self._store.add_events(ledger, events)
-        return JSONResponse({"ingested_count": stored, "duplicate_count": len(events) - stored})
+        answer: dict[str, Any] = {"ingested_count": stored, "duplicate_count": len(events) - stored}
+        if warnings := warnings_for(events, self._store.meters(ledger)):
+            answer["warnings"] = warnings
+        return JSONResponse(answer)
 
     def _events_in(self, body: Any) -> list[Event]:
         items = body.get("events") if isinstance(body, dict) else None

@@ -9,6 +9,7 @@ import time
 from typing import Any, Self
 
 import uvicorn
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ..errors import ConfigurationError, MeterprintError
 
@@ -32,8 +33,10 @@ class Server:
         self._socket = _bound(port, option)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}"
+        # A page of another site that lets its name point here (DNS rebinding) is refused by the name it asks for.
+        guarded = TrustedHostMiddleware(app, allowed_hosts=[HOST, "localhost"], www_redirect=False)
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
+            guarded, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
