@@ -25,7 +25,7 @@ from meterprint.blueprints import BLUEPRINTS
 from meterprint.event import Event, format_timestamp, parse_timestamp
 from meterprint.local.app import create_app
 from meterprint.local.store import MemoryStore
-from meterprint.pricing import money
+from meterprint.pricing import WORDS, money
 from meterprint.snippets import find_recipes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,12 +86,15 @@ class Texts:
         return self.number(money(minor, currency)).replace(" ", "\u00a0")
 
     def sum(self, text: str) -> str:
-        """A sum such as `2,500 - 1,000 free = ...`, with its words in this language."""
-        words = re.sub(r"free|cents?\b", lambda match: self(match[0]), self.number(text))
+        """An invoice line's explanation such as `2,500 - 1,000 free = ...`, with its words in this language."""
+        longest_first = sorted(WORDS, key=len, reverse=True)
+        words = re.sub(rf"\b({'|'.join(longest_first)})\b", lambda match: self(match[0]), self.number(text))
         return words.replace(" x ", " × ").replace(" - ", " − ")
 
     def check(self) -> None:
         """End the build where the translations and the tables part."""
+        for word in WORDS:  # any price may need them, whether a blueprint has one such or not
+            self(word)
         unused = self.translations.keys() - self.used
         for text in sorted(self.missing):
             print(f"docs/tables.{self.language}.toml lacks: {json.dumps(text)}", file=sys.stderr)
@@ -122,7 +125,8 @@ def write_includes() -> None:
         write(f"{language}/overview.md", overview(texts))
         write(f"{language}/paths.md", paths(texts))
         write(f"{language}/delivery_speed.md", delivery_speed(texts))
-        write(f"{language}/reliability.md", reliability(texts))
+        write(f"{language}/reliability_compared.md", reliability(texts, compared=True))
+        write(f"{language}/reliability_ours.md", reliability(texts, compared=False))
         for blueprint in BLUEPRINTS.values():
             for name, text in tables(blueprint, texts).items():
                 write(f"{language}/{blueprint.slug}/{name}.md", text)
@@ -187,17 +191,20 @@ def delivery_speed(texts: Texts) -> str:
     return table([texts(title) for title in titles], rows, align="lrrrrr") + f"\n{note}\n"
 
 
-def reliability(texts: Texts) -> str:
-    """How many events arrived, by what went wrong and by client."""
+def reliability(texts: Texts, *, compared: bool) -> str:
+    """How many events arrived, by what went wrong and by client: where others were tried too, or ours alone."""
     measured = results("reliability")
-    clients = sorted({name for cells in measured["scenarios"].values() for name in cells}, key=ours_first)
-    versions = {client: measured["versions"].get(client, "") for client in clients}
-    heads = [f"{client}<br>{versions[client]}" for client in clients]
-    rows = [
-        (texts(scenario), *(reliability_cell(cells.get(client), texts) for client in clients))
-        for scenario, cells in measured["scenarios"].items()
+    rows: dict[str, dict[str, Any]] = measured["scenarios"]
+    clients = sorted({name for cells in rows.values() for name in cells}, key=ours_first)
+    others = {name for name in clients if not name.startswith("meterprint")}
+    chosen = {scenario: cells for scenario, cells in rows.items() if compared == bool(others & cells.keys())}
+    columns = [name for name in clients if any(name in cells for cells in chosen.values())]
+    heads = [f"{name}<br>{measured['versions'][name]}" if compared else name for name in columns]
+    lines = [
+        (texts(scenario), *(reliability_cell(cells.get(name), texts) for name in columns))
+        for scenario, cells in chosen.items()
     ]
-    return table([texts("What goes wrong"), *heads], rows, align="l" + "r" * len(clients))
+    return table([texts("What goes wrong"), *heads], lines, align="l" + "r" * len(columns))
 
 
 def reliability_cell(outcome: dict[str, Any] | None, texts: Texts) -> str:
@@ -205,10 +212,10 @@ def reliability_cell(outcome: dict[str, Any] | None, texts: Texts) -> str:
     if outcome is None:
         return ""
     arrived = texts.number(f"{outcome['delivered']:,}")
-    of = "" if outcome["recorded"] == 1000 else texts.number(f" / {outcome['recorded']:,}")
+    of = "" if outcome["recorded"] == 1000 else texts.number(f"\u00a0/\u00a0{outcome['recorded']:,}")
     more = f"<br>+{texts.number(format(outcome['twice'], ','))} {texts('twice')}" if outcome.get("twice") else ""
     lacks = outcome["delivered"] + outcome["dead"] < outcome["recorded"]
-    return f"{arrived}{of}{more}" if lacks or more else f"**{arrived}**{of}"
+    return f"{arrived}{of}{more}" if lacks or more else f"**{arrived}**"
 
 
 def help_of(command: str) -> str:

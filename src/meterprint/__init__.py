@@ -13,7 +13,7 @@ from .spool import DeadLetter
 if TYPE_CHECKING:
     from .blueprint import Blueprint, EventType, Field, Sample
     from .meter import Aggregation, Condition, Filter, Meter
-    from .pricing import Invoice, InvoiceLine, Price, invoice
+    from .pricing import Invoice, InvoiceLine, Price, Tier, invoice
     from .rollup import Rollup
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "RecorderStats",
     "Rollup",
     "Sample",
+    "Tier",
     "UnreachableError",
     "ValidationError",
     "invoice",
@@ -50,7 +51,7 @@ __all__ = [
 _MODULES = {
     "blueprint": ("Blueprint", "EventType", "Field", "Sample"),
     "meter": ("Aggregation", "Condition", "Filter", "Meter"),
-    "pricing": ("Invoice", "InvoiceLine", "Price", "invoice"),
+    "pricing": ("Invoice", "InvoiceLine", "Price", "Tier", "invoice"),
     "rollup": ("Rollup",),
 }
 
