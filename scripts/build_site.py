@@ -174,21 +174,48 @@ def delivery_speed(texts: Texts) -> str:
     by_client: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for result in measured["results"]:
         by_client.setdefault(result["client"], {}).setdefault(result["kind"], []).append(result)
-    titles = ("Client", "`record`, median", "99th percentile", "Arrived", "Events per second", "CPU per event")
+    titles = ["Client", "`record`, median", "99th percentile", "Arrived", "Events per second", "CPU per event"]
+    titles += ["1,000,000 in one go", "Memory for them"]
     rows = [
-        (
-            client,
-            texts.microseconds([run["figures"]["p50_us"] for run in kinds["calls"]]),
-            texts.microseconds([run["figures"]["p99_us"] for run in kinds["calls"]]),
-            texts.share(min(run["arrived"] / run["recorded"] for run in kinds["calls"])),
-            texts.number(f"{median(run['arrived'] / run['figures']['seconds'] for run in kinds['small']):,.0f}")
-            + ("\u00a0\\*" if any(run["paced"] for run in kinds["small"]) else ""),
-            texts.microseconds([run["figures"]["cpu_seconds"] / run["recorded"] * 1e6 for run in kinds["small"]]),
-        )
+        (client, *calls_cells(kinds["calls"], texts), *whole_cells(kinds["small"], texts), *large_cells(kinds, texts))
         for client, kinds in sorted(by_client.items(), key=lambda item: ours_first(item[0]))
     ]
-    note = texts("\\* slowed down so that it drops nothing: else it delivers only what the column before says.")
-    return table([texts(title) for title in titles], rows, align="lrrrrr") + f"\n{note}\n"
+    imports = {name: median(times) for name, times in measured["imports"].items()}
+    ratio = (imports["meterprint"] - imports["pass"]) / (imports["httpx"] - imports["pass"])
+    notes = (
+        texts("\\* slowed down so that it drops nothing: else it delivers only what the column before says."),
+        f"{texts('Time to import the package, as a multiple of httpx alone')}: {texts.number(f'{ratio:.2f}')}.",
+    )
+    return table([texts(title) for title in titles], rows, align="lrrrrrrr") + "\n" + "\n\n".join(notes) + "\n"
+
+
+def calls_cells(runs: list[dict[str, Any]], texts: Texts) -> tuple[str, str, str]:
+    """What a call takes, and how many of those that were made arrived, at the worst."""
+    return (
+        texts.microseconds([run["figures"]["p50_us"] for run in runs]),
+        texts.microseconds([run["figures"]["p99_us"] for run in runs]),
+        texts.share(min(run["arrived"] / run["recorded"] for run in runs)),
+    )
+
+
+def rate(runs: list[dict[str, Any]], texts: Texts) -> str:
+    """Events per second, with a mark where the client had to be slowed down."""
+    mark = "\u00a0\\*" if any(run["paced"] for run in runs) else ""
+    return texts.number(f"{median(run['arrived'] / run['figures']['seconds'] for run in runs):,.0f}") + mark
+
+
+def whole_cells(runs: list[dict[str, Any]], texts: Texts) -> tuple[str, str]:
+    """How much is delivered, and for how much of the processor."""
+    cpu = [run["figures"]["cpu_seconds"] / run["recorded"] * 1e6 for run in runs]
+    return rate(runs, texts), texts.microseconds(cpu)
+
+
+def large_cells(kinds: dict[str, list[dict[str, Any]]], texts: Texts) -> tuple[str, str]:
+    """The same of very many, and the memory that they took."""
+    if not (runs := kinds.get("large")):
+        return "", ""
+    memory = median(run["figures"]["memory_bytes"] for run in runs)
+    return rate(runs, texts), texts.number(f"{memory / 2**20:,.0f}") + "\u00a0MB"
 
 
 def reliability(texts: Texts, *, compared: bool) -> str:
