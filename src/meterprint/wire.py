@@ -6,8 +6,9 @@ It states no rule of its own: what `is_plain` is not sure of goes through `Event
 from __future__ import annotations
 
 import json
+import json.encoder
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
@@ -15,7 +16,24 @@ from typing import Any, TypeAlias
 
 from .event import MAX_KEY_LENGTH, MAX_METADATA_PAIRS, MAX_VALUE_LENGTH, Event, time_ordered_id
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+def _encoder() -> Callable[[Mapping[str, Any]], str]:
+    """`json.JSONEncoder.encode`, with its inner encoder made once and not for each text: a fifth of a line's time.
+
+    The inner encoder is not documented: where it is not what it was, the documented way does the same.
+    """
+    documented = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+    probe = {"text": 'a"\u00f6', "number": 1, "fraction": 0.5, "truth": True, "nested": {"a": "b"}}
+    try:
+        inner: Any = vars(json.encoder)["c_make_encoder"](None, None, _quoted, None, ":", ",", False, False, False)
+        if "".join(inner(probe, 0)) == documented(probe):
+            return lambda data: "".join(inner(data, 0))
+    except Exception:  # noqa: BLE001  # whatever changed, there is another way
+        return documented
+    return documented
+
+
+_encode = _encoder()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _AFTER_ID = b',"customer_id":'  # cannot stand within an id: a quote in a JSON string is escaped
@@ -26,31 +44,43 @@ _AFTER_ID = b',"customer_id":'  # cannot stand within an id: a quote in a JSON s
 Stamped: TypeAlias = tuple[int, int, str, str, Mapping[str, Any], str | None]
 
 
+_MOST_SETS_OF_KEYS = 1000
+_plain_keys: set[tuple[str, ...]] = set()
+
+
 def is_plain(  # noqa: C901, PLR0911  # in one piece: it runs for each event
     event_name: Any, customer_id: Any, metadata: dict[Any, Any]
 ) -> bool:
     """Whether these surely make an event, metadata a dict; False means only that `Event` must decide."""
-    try:
-        if not (is_identifier(event_name) and is_identifier(customer_id) and len(metadata) <= MAX_METADATA_PAIRS):
-            return False
-        for key, value in metadata.items():
-            if type(key) is not str or not key.isascii() or not 0 < len(key) <= MAX_KEY_LENGTH:
-                return False
-            kind = type(value)
-            if kind is str:
-                if len(value) > MAX_VALUE_LENGTH or not value.isascii():
-                    return False
-            elif kind is float:
-                if value - value != 0.0:  # NaN and the infinities
-                    return False
-            elif kind is int:
-                if value.bit_length() > 64:
-                    return False
-            elif kind is not bool:
-                return False
-    except (TypeError, AttributeError):
+    if not (is_identifier(event_name) and is_identifier(customer_id)):
         return False
+    keys = tuple(metadata)
+    if keys not in _plain_keys and not _learn(keys):
+        return False
+    for value in metadata.values():
+        kind = type(value)
+        if kind is str:
+            if len(value) > MAX_VALUE_LENGTH or not value.isascii():
+                return False
+        elif kind is float:
+            if value - value != 0.0:  # NaN and the infinities
+                return False
+        elif kind is int:
+            if value.bit_length() > 64:
+                return False
+        elif kind is not bool:
+            return False
     return True
+
+
+def _learn(keys: tuple[Any, ...]) -> bool:
+    """Whether the keys are surely those of metadata. An application has few sets of them: they are looked at once."""
+    is_good = len(keys) <= MAX_METADATA_PAIRS and all(
+        type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_LENGTH for key in keys
+    )
+    if is_good and len(_plain_keys) < _MOST_SETS_OF_KEYS:
+        _plain_keys.add(keys)
+    return is_good
 
 
 def is_identifier(value: Any) -> bool:
