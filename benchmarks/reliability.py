@@ -856,25 +856,27 @@ def workers(stage: Stage) -> None:
 @scenario()
 def killed(stage: Stage) -> None:
     """`kill -9` in a loop under load."""
-    kill_in_a_loop(stage, 1)
+    kill_in_a_loop(stage)
 
 
 @scenario((SPOOL,))
 def killed_together(stage: Stage) -> None:
     """`kill -9` in a loop, 3 processes at once that share the spool."""
-    kill_in_a_loop(stage, 3)
+    kill_in_a_loop(stage, together=3, with_outages=True)
 
 
-def kill_in_a_loop(stage: Stage, together: int) -> None:
-    """Kill children at random moments, and let a last one end well."""
+def kill_in_a_loop(stage: Stage, together: int = 1, *, with_outages: bool = False) -> None:
+    """Kill children at random moments, and let a last one end well; with outages, every second time nobody answers."""
     starts = (start * 1_000_000 for start in itertools.count())
-    for _ in range(stage.scale.rounds):
+    for turn in range(stage.scale.rounds):
+        stage.set(fail_seconds=LIMIT if with_outages and turn % 2 else 0)
         children = [stage.start("pour", first=next(starts), rate=2000) for _ in range(together)]
         for child in children:
             child.wait_for("begun")
         time.sleep(random.uniform(0, 0.6))
         for child in children:
             stage.kill(child)
+    stage.set()
     stage.stay(first=next(starts), count=100)
 
 

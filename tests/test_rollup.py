@@ -1,5 +1,6 @@
 """Rollup: the meters read the same of few events as of many."""
 
+import errno
 import random
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +23,7 @@ from meterprint import (
     ValidationError,
 )
 from meterprint.blueprints.api_gateway import BLUEPRINT
+from meterprint.spool import JOURNAL, Segment
 from meterprint.testing import MeteringAPI
 
 BY = ("endpoint", "method", "status_code")
@@ -133,6 +135,27 @@ def test_a_process_that_dies_loses_nothing_of_its_window(metering_api: MeteringA
     found = {event.metadata["v"]: dict(event.metadata) for event in metering_api.events}
     assert found == {1: {"v": 1, "count": 2, "bytes": 20}, 2: {"v": 2, "count": 1, "bytes": 10}}
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["FORMAT"]
+
+
+def test_a_window_whose_journal_cannot_begin_is_kept_in_memory(
+    metering_api: MeteringAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    append = Segment.append
+
+    def fail(self: Segment, line: bytes) -> None:
+        if self.path.suffix == JOURNAL:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, line)
+
+    with Recorder.from_env(rollup=Rollup(every=1800), spool=tmp_path / "spool") as recorder:
+        with monkeypatch.context() as patch:
+            patch.setattr(Segment, "append", fail)
+            recorder.record("n", customer_id="c", metadata={"v": 1})
+        recorder.record("n", customer_id="c", metadata={"v": 1})
+        assert not list((tmp_path / "spool").glob("*.rollup"))  # one without a header could not be read again
+    (event,) = metering_api.events
+    assert event.metadata == {"count": 2, "v": 2}
+    assert "No space left on device" in caplog.text
 
 
 @pytest.mark.parametrize(

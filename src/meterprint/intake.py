@@ -368,15 +368,24 @@ class Intake(Generic[ClientT]):
 
         assert self._rollup
         window = Window(self._rollup, start, f"{self._source}-{next(self._parts)}")
-        journal = None
-        try:
-            if self._spool:
-                journal = self._spool.segment(JOURNAL)
-                journal.append(window.header())
-        except OSError as error:
-            self._disk_failed(error)
+        journal = self._new_journal(window) if self._spool else None
         self._windows[start] = window, journal
         return window, journal
+
+    def _new_journal(self, window: Window) -> Segment | None:
+        """Where the window's events are on disk; None if the disk fails: without its header a journal says nothing."""
+        assert self._spool
+        journal = None
+        try:
+            journal = self._spool.segment(JOURNAL)
+            journal.append(window.header())
+        except OSError as error:
+            self._disk_failed(error)
+            if journal:
+                journal.close()
+                self._spool.remove(journal.path)
+            return None
+        return journal
 
     def _emit(self, starts: Iterable[int]) -> None:
         """Turn windows into events. The journal goes last: a death in between repeats ids, which are billed once."""
