@@ -163,6 +163,7 @@ def test_dead_letters_are_in_the_spool_with_their_reasons(folder: Path, metering
     assert letter.code == "INVALID_METADATA"
     assert "/metadata/size" in letter.reason
     assert letter.event["customer_id"] == "cus_ada"
+    assert len(letter.event_id) == 36
     assert letter.at <= datetime.now(UTC)
 
 

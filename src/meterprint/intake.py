@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -84,7 +85,7 @@ class _Open:
         return len(self.lines) >= MAX_EVENTS or self.size >= BODY_ROOM
 
 
-class Intake(Generic[ClientT]):
+class Intake(ABC, Generic[ClientT]):
     """What `Recorder` and `AsyncRecorder` share; their arguments are described there."""
 
     _full_in_memory: FullPolicy = "block"
@@ -224,8 +225,9 @@ class Intake(Generic[ClientT]):
             except ValidationError as error:
                 if self._strict:
                     raise
-                wire = {"event_id": event_id, "customer_id": customer_id, "event_name": event, "metadata": metadata}
-                self._bury_quietly(DeadLetter(wire, error.code, str(error)))
+                # An id of its own, so that the command line can name it.
+                wire = {"event_id": event_id or Event.new_id(), "customer_id": customer_id, "event_name": event}
+                self._bury_quietly(DeadLetter({**wire, "metadata": metadata}, error.code, str(error)))
                 return
         if not self._is_fast:
             self._take_carefully(item)
@@ -534,12 +536,13 @@ class Intake(Generic[ClientT]):
         """The latest dead letters of this process, at most 1,000. With a spool, all are in its folder."""
         return list(self._delivery.letters)
 
+    @abstractmethod
     def _signal(self) -> None:
         """Wake whoever sends, or waits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _end(self) -> None:
-        raise NotImplementedError
+        """The process ends: deliver what is left, within bounds."""
 
 
 def _checked(
