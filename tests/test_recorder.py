@@ -22,6 +22,7 @@ from meterprint import (
     MeterprintError,
     Recorder,
     ValidationError,
+    exits,
 )
 
 Script = Callable[[httpx.Request, list[str]], httpx.Response | None]
@@ -340,6 +341,24 @@ def test_an_error_that_nobody_thought_of_does_not_end_delivery(
     assert "on purpose" in caplog.text
 
 
+def test_stats_can_be_read_while_other_threads_record() -> None:
+    api = API()
+    done = threading.Event()
+    with Recorder(api.client(), max_buffered=10**6) as recorder:
+
+        def record() -> None:
+            for number in range(20_000):
+                recorder.record("api.request", customer_id="cus_ada", metadata={"n": number})
+            done.set()
+
+        thread = threading.Thread(target=record)
+        thread.start()
+        while not done.is_set():
+            assert 0 <= recorder.stats.recorded <= 20_000
+        thread.join()
+    assert recorder.stats.delivered == 20_000
+
+
 def test_a_callback_that_fails_disturbs_nothing(deliver: Deliver, caplog: pytest.LogCaptureFixture) -> None:
     def fail(what: object) -> None:
         raise RuntimeError("on purpose")
@@ -472,6 +491,24 @@ def test_from_env_reads_the_two_variables(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # The ends.
+
+
+def test_one_recorder_that_cannot_end_keeps_no_other_from_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def _end(self) -> None:
+            raise RuntimeError("on purpose")
+
+        def _after_fork(self) -> None:
+            pass
+
+    broken, api = Broken(), API()
+    exits.watch(broken)
+    recorder = Recorder(api.client(), interval=60)
+    recorder.record(event(1))
+    exits._end_all()
+    exits.forget(broken)
+    assert list(api.stored) == ["e1"]
+    assert "a recorder did not end as it should" in caplog.text
 
 
 def test_the_end_is_bounded_when_nobody_answers(deliver: Deliver, caplog: pytest.LogCaptureFixture) -> None:

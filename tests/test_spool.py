@@ -22,7 +22,7 @@ from meterprint import (
     MeteringClient,
     Recorder,
 )
-from meterprint.spool import Spool, dead_letter_files, read_lines
+from meterprint.spool import Segment, Spool, dead_letter_files, read_lines
 from meterprint.testing import MeteringAPI
 
 
@@ -153,6 +153,20 @@ def test_a_disk_that_fails_keeps_events_in_memory(
         assert all(line.endswith(b"}") for path in folder.glob("*.jsonl") for line in read_lines(path))
     assert len(metering_api.events) == 100
     assert "cannot be written, events are kept in memory" in caplog.text
+    assert [path.name for path in folder.iterdir()] == ["FORMAT"]
+
+
+def test_a_disk_that_takes_nothing_at_all_leaves_no_file(
+    folder: Path, metering_api: MeteringAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Segment, line: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Segment, "append", fail)
+    with Recorder.from_env(spool=folder) as recorder:
+        recorder.record(event(1))
+        assert not list(folder.glob("*.jsonl"))
+    assert [stored.event_id for stored in metering_api.events] == ["e1"]
     assert [path.name for path in folder.iterdir()] == ["FORMAT"]
 
 

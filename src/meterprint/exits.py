@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -58,7 +59,10 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 def _end_all() -> None:
     for recorder in list(_living):
-        recorder._end()  # noqa: SLF001  # ours to call
+        try:
+            recorder._end()  # noqa: SLF001  # ours to call
+        except Exception:  # the others have an end too, and SIGTERM must end the process
+            logging.getLogger("meterprint").exception("a recorder did not end as it should")
 
 
 def _begin_child() -> None:

@@ -332,7 +332,9 @@ class Intake(ABC, Generic[ClientT]):
         if current.segment:
             current.segment.close()
             path = current.segment.path
-        if path and self._held >= self._max_buffered:
+        if path and not lines and self._spool:
+            self._spool.remove(path)  # the disk took none
+        elif path and self._held >= self._max_buffered:
             self._add(Batch(len(lines), current.oldest, partial(read_lines, path), path, in_memory=False))
         elif lines:
             self._add(Batch(len(lines), current.oldest, partial(list, lines), path))
@@ -461,11 +463,11 @@ class Intake(ABC, Generic[ClientT]):
 
     def _settle(self, batch: Batch) -> None:
         """Each event of the batch is delivered or dead."""
-        if batch.path and self._spool:
-            self._spool.remove(batch.path)
         with self._changed:
             if batch not in self._unfinished:
                 return
+            if batch.path and self._spool:
+                self._spool.remove(batch.path)
             self._unfinished.discard(batch)
             self._held -= batch.size if batch.in_memory else 0
             self._stalled = False
@@ -514,7 +516,7 @@ class Intake(ABC, Generic[ClientT]):
         tally = self._delivery.tally
         with self._changed, tally.lock:
             waiting = len(self._queue)
-            ages = [item[0] for item in itertools.islice(self._queue, 1)]
+            ages = [self._queue[0][0]] if waiting else []  # no iteration: other threads append meanwhile
             ages += [batch.oldest for batch in self._unfinished if batch.oldest] + list(self._windows)
             ages += [self._open.oldest] if self._open and self._open.lines else []
             buffered = (
