@@ -325,8 +325,7 @@ class Intake(ABC, Generic[ClientT]):
 
     def _seal(self) -> None:
         """Turn the current segment into a batch; beyond the limit of memory it stays on disk alone."""
-        current, self._open = self._open, None
-        if not current:
+        if not (current := self._open):
             return
         lines, path = current.lines, None
         if current.segment:
@@ -338,6 +337,7 @@ class Intake(ABC, Generic[ClientT]):
             self._add(Batch(len(lines), current.oldest, partial(read_lines, path), path, in_memory=False))
         elif lines:
             self._add(Batch(len(lines), current.oldest, partial(list, lines), path))
+        self._open = None  # last: a signal before this makes a repeat, never a rest that nobody sends
 
     def _adopt(self, path: Path) -> None:
         """Deliver what a process left that lives no more."""

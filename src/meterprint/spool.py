@@ -90,8 +90,10 @@ class Segment:
         self._size += written
 
     def close(self) -> None:
-        """No more lines."""
-        os.close(self._file)
+        """No more lines; closing again does nothing."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
 
 class Spool:
