@@ -8,7 +8,7 @@ export GOTOOLCHAIN := local
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test check lint types site bench bench-delivery clean
+.PHONY: help setup up test check lint types site oracle bench bench-delivery bench-ingest bench-readings clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ types: .venv/.setup  ## types, by mypy, pyright and tsc
 site: .venv/.up  ## build the site into site/, in both languages
 	$(BIN)/python scripts/build_site.py
 
+oracle: .venv-oracle/.setup  ## compare what meters read with ClickHouse (0.9 GB, 3 minutes); other cases: make oracle SEED=2
+	.venv-oracle/bin/python -m pytest tests/oracle
+
 bench: .venv/.setup  ## measure, and show the table that the README shows
 	$(BIN)/python benchmarks/run.py
 
@@ -53,7 +56,7 @@ bench-delivery: .venv-bench/.setup  ## compare the recorder with other clients, 
 	.venv-bench/bin/python benchmarks/reliability.py --json benchmarks/results/reliability.json
 
 clean:  ## remove what was built, and .venv
-	rm -rf .venv .venv-bench .cache build site snippets/node_modules
+	rm -rf .venv .venv-bench .venv-oracle .cache build site snippets/node_modules
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Meterprint needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": name another, for example make up PYTHON=python3.12")'
@@ -70,6 +73,11 @@ $(BIN)/uv:
 .venv-bench/.setup: pyproject.toml uv.lock | $(BIN)/uv
 	@echo "Installing the clients that are compared ..."
 	@UV_PROJECT_ENVIRONMENT=.venv-bench $(BIN)/uv sync --quiet --locked --no-default-groups --group bench --python $(BIN)/python
+	@touch $@
+
+.venv-oracle/.setup: pyproject.toml uv.lock | $(BIN)/uv
+	@echo "Installing ClickHouse (0.9 GB, once) ..."
+	@UV_PROJECT_ENVIRONMENT=.venv-oracle $(BIN)/uv sync --quiet --locked --no-default-groups --group oracle --python $(BIN)/python
 	@touch $@
 
 .venv/.setup: pyproject.toml uv.lock snippets/package-lock.json snippets/go.mod | $(BIN)/uv

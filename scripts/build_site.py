@@ -9,24 +9,24 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from starlette.routing import Route
-
-from meterprint import Blueprint, Condition, Filter, Meter, invoice
+import api_contract
+import api_page
+from command_output import outputs
+from meterprint import Blueprint, invoice
 from meterprint.blueprints import BLUEPRINTS
 from meterprint.event import Event, format_timestamp, parse_timestamp
-from meterprint.local.app import create_app
-from meterprint.local.store import MemoryStore
 from meterprint.pricing import WORDS, money
 from meterprint.snippets import find_recipes
+from meterprint.tables import formula, how, table
 
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDES = ROOT / "build" / "includes"
@@ -34,16 +34,6 @@ LANGUAGES = {"en": "mkdocs.yml", "sv": "mkdocs.sv.yml"}
 FOLDERS = {"en": "", "sv": "sv"}
 SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
 XHTML = "http://www.w3.org/1999/xhtml"
-SIGNS = {
-    "equals": "=",
-    "not_equals": "≠",
-    "greater_than": ">",
-    "greater_than_or_equals": "≥",
-    "less_than": "<",
-    "less_than_or_equals": "≤",
-    "contains": "∋",
-    "does_not_contain": "∌",
-}
 
 
 class Texts:
@@ -116,6 +106,7 @@ def main() -> None:
         print(f"building the {language} pages ...", file=sys.stderr)
         build_pages(config)
     link_languages(site)
+    shutil.copy(api_contract.FILE, site)
 
 
 def write_includes() -> None:
@@ -123,7 +114,8 @@ def write_includes() -> None:
     for language in LANGUAGES:
         texts = Texts(language)
         write(f"{language}/overview.md", overview(texts))
-        write(f"{language}/paths.md", paths(texts))
+        for name, text in api_page.includes(api_contract.Contract.load(), texts).items():
+            write(f"{language}/{name}", text)
         write(f"{language}/delivery_speed.md", delivery_speed(texts))
         write(f"{language}/reliability_compared.md", reliability(texts, compared=True))
         write(f"{language}/reliability_ours.md", reliability(texts, compared=False))
@@ -140,21 +132,11 @@ def write_includes() -> None:
             write(f"{language}/{recipe.name}.md", table(head, rows, align="lrl"))
         texts.check()
     write("cli/serve.txt", help_of("serve"))
+    for name, text in outputs().items():
+        write(f"cli/{name}.txt", text)
     for blueprint in BLUEPRINTS.values():
         write(f"{blueprint.slug}/event.json", dump(sample_event(blueprint).to_wire()))
         write(f"{blueprint.slug}/meters.json", dump([meter.to_wire() for meter in blueprint.meters]))
-
-
-def paths(texts: Texts) -> str:
-    """Every path of the local metering API."""
-    rows = [
-        (f"`{method} {route.path.replace(':path', '')}`", texts((route.endpoint.__doc__ or "").partition("\n")[0]))
-        for route in create_app(MemoryStore()).routes
-        if isinstance(route, Route) and route.endpoint.__doc__ and "{name}" not in route.path
-        for method in sorted((route.methods or set()) - {"HEAD"})
-        if route.path != "/"
-    ]
-    return table([texts(title) for title in ("Path", "What it does")], rows)
 
 
 def results(name: str) -> dict[str, Any]:
@@ -292,7 +274,7 @@ def tables(blueprint: Blueprint, texts: Texts) -> dict[str, str]:
         (
             texts(meter.name),
             how(meter),
-            condition_text(meter.filter, texts) if meter.filter else texts("every event"),
+            formula(meter.filter, texts) if meter.filter else texts("every event"),
             texts(meter.measurement_unit),
             texts(meter.description or ""),
         )
@@ -326,32 +308,11 @@ def told(blueprint: Blueprint) -> list[str]:
     return [key for key in keys if "bytes" not in key and len({s.metadata[key] for s in blueprint.samples}) > 1]
 
 
-def how(meter: Meter) -> str:
-    """An aggregation as a formula."""
-    return f"{meter.aggregation.type}({f'`{meter.aggregation.key}`' if meter.aggregation.key else ''})"
-
-
-def condition_text(clause: Filter | Condition, texts: Texts, *, inner: bool = False) -> str:
-    """A filter as a formula."""
-    if isinstance(clause, Condition):
-        return f"`{clause.key}` {SIGNS[clause.operator]} `{json.dumps(clause.value)}`"
-    joined = f" {texts(clause.conjunction)} ".join(condition_text(part, texts, inner=True) for part in clause.clauses)
-    return f"({joined})" if inner and len(clause.clauses) > 1 else joined
-
-
 def sample_event(blueprint: Blueprint) -> Event:
     """An example event, the same in each build."""
     moment = parse_timestamp("2026-11-24T09:30:00Z")
     kind = blueprint.events[0]
     return Event(Event.id_for(kind.name, format_timestamp(moment)), "cus_ada", kind.name, moment, kind.sample())
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]], align: str = "") -> str:
-    """A Markdown table; `align` has l or r for each column."""
-    titles = list(head)
-    rules = ["--:" if side == "r" else "---" for side in align.ljust(len(titles), "l")]
-    lines = [titles, rules, *(list(row) for row in rows)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
 
 
 def dump(value: object) -> str:

@@ -13,7 +13,8 @@ from hypothesis import settings
 from meterprint import Recorder
 from meterprint.local.app import create_app
 from meterprint.local.server import Server
-from meterprint.local.store import MemoryStore, SQLiteStore, Store
+from meterprint.local.sqlite import SQLiteStore
+from meterprint.local.store import MemoryStore, Store
 from meterprint.testing import InProcess
 
 settings.register_profile("meterprint", deadline=None, max_examples=100)

@@ -13,7 +13,8 @@ from conftest import Clock
 from meterprint import Condition, Event, Filter, Meter, ValidationError
 from meterprint.event import format_timestamp
 from meterprint.local.app import create_app
-from meterprint.local.store import MemoryStore, SQLiteStore
+from meterprint.local.sqlite import SQLiteStore
+from meterprint.local.store import MemoryStore
 from meterprint.testing import InProcess
 
 METER = {
@@ -422,6 +423,7 @@ def test_usage_is_read_in_all_by_customer_and_over_time(api: httpx.Client, clock
         "measurement_unit": "byte",
         "quantity": "5.3",
         "customers": [{"customer_id": "cus_ada", "quantity": "0.3"}, {"customer_id": "cus_bo", "quantity": "5"}],
+        "items": [],
     }
     assert api.get(path, params={"customer_id": "cus_bo"}).json()["quantity"] == "5"
     assert api.get(path, params={"end": late}).json()["quantity"] == "5.1"

@@ -7,15 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from commands import CLEAN, METERPRINT, ROOT, meterprint, running
 from conftest import require_tool
 from meterprint import DeadLetter, Event, MeteringClient
 from meterprint.blueprints.api_gateway import BLUEPRINT
@@ -23,54 +21,8 @@ from meterprint.cli import LOCAL_KEY
 from meterprint.local.app import create_app
 from meterprint.local.server import Server
 from meterprint.local.store import MemoryStore
-from meterprint.snippets import find_recipe, find_root, missing_tools
+from meterprint.snippets import find_recipe, missing_tools
 from meterprint.spool import Spool, dead_letter_files, write_dead_letters
-
-ROOT = find_root()
-METERPRINT = str(Path(sys.executable).parent / "meterprint")
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("METERING_")}
-
-
-def meterprint(
-    *words: str, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [METERPRINT, *words],
-        check=False,
-        cwd=cwd,
-        env={**CLEAN, "COLUMNS": "100", **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-@contextmanager
-def running(*words: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A command that serves, and the address of its metering API."""
-    with subprocess.Popen(
-        [METERPRINT, *words], cwd=cwd, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout
-            for line in process.stdout:
-                if found := re.search(r"METERING_API_URL=(\S+)", line):
-                    yield process, found[1]
-                    break
-            else:
-                pytest.fail(f"{words} showed no address: {process.stderr and process.stderr.read()}")
-        finally:
-            process.kill()
-
-
-def wait_until_it_answers(url: str) -> None:
-    for _ in range(100):
-        try:
-            httpx.get(f"{url}/local/health")
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
 
 
 @pytest.mark.parametrize(
@@ -81,6 +33,10 @@ def wait_until_it_answers(url: str) -> None:
         ("serve",),
         ("list",),
         ("run",),
+        ("apply",),
+        ("verify",),
+        ("demo",),
+        ("new",),
         ("snippets", "check"),
         ("snippets", "update"),
         ("dead-letters", "list"),

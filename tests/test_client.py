@@ -139,6 +139,14 @@ def test_a_retry_after_that_is_too_long_is_raised_instead_of_waited_for() -> Non
     assert api.pauses == []
 
 
+def test_how_long_an_answer_may_ask_to_wait_can_be_set() -> None:
+    script = Scripted(httpx.Response(429, headers={"Retry-After": "60"}), httpx.Response(200, json={"items": []}))
+    transport = httpx.MockTransport(script)
+    client = MeteringClient("http://api.test", "k", longest_pause=60, transport=transport, sleep=script.pauses.append)
+    assert list(client.events()) == []
+    assert script.pauses == [60]
+
+
 @both
 def test_when_no_try_is_left_the_last_failure_is_raised(ingest: Ingest) -> None:
     api = Scripted(*[httpx.ReadTimeout("too slow")] * 4)
@@ -279,6 +287,33 @@ def test_usage_reads_a_meter_in_all_and_for_one_customer(client: MeteringClient)
     client.ingest([event(1), event(2), Event("e3", "cus_bo", "api.request")])
     assert client.usage(meter.id or "") == 3
     assert client.usage(meter.id or "", customer_id="cus_bo") == 1
+    assert client.usage_by_customer(meter.id or "") == {"cus_ada": 2, "cus_bo": 1}
+
+
+def test_the_time_is_that_of_the_test_clock(client: MeteringClient) -> None:
+    client._call("POST", "/local/clock", json={"now": "2030-03-01T00:00:00Z"})
+    assert client.now() == datetime(2030, 3, 1, tzinfo=UTC)
+
+
+def test_where_no_test_clock_is_the_time_is_this_machines_and_another_refusal_is_raised() -> None:
+    client = Scripted(httpx.Response(404, json={}), httpx.Response(401, json={})).client()
+    assert abs(client.now() - datetime.now(UTC)) < timedelta(seconds=5)
+    with pytest.raises(APIError, match="401"):
+        client.now()
+
+
+def test_a_pace_is_asked_before_each_try_of_each_request() -> None:
+    script = Scripted(httpx.Response(503), httpx.Response(200, json={"items": []}))
+    asked: list[int] = []
+    client = MeteringClient(
+        "http://api.test",
+        "k",
+        pace=lambda: asked.append(len(script.requests)),
+        transport=httpx.MockTransport(script),
+        sleep=script.pauses.append,
+    )
+    assert list(client.renewed().events()) == []
+    assert asked == [0, 1]
 
 
 def test_the_asynchronous_client_reads_what_the_synchronous_reads(client: MeteringClient) -> None:
@@ -295,6 +330,8 @@ def test_the_asynchronous_client_reads_what_the_synchronous_reads(client: Meteri
             assert (await api.event("e7")).event_id == "e7"
             assert await api.usage(created.id or "") == 150
             assert await api.usage(created.id or "", customer_id="cus_bo") == 0
+            assert await api.usage_by_customer(created.id or "") == {"cus_ada": 150}
+            assert abs(await api.now() - datetime.now(UTC)) < timedelta(seconds=5)
             await api.archive_meter(created.id or "")
             assert [found.id async for found in api.meters(archived=True)] == [created.id]
             await api.unarchive_meter(created.id or "")

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import dodopayments
+import httpx
 import pytest
 from dodopayments import AsyncDodoPayments, DodoPayments
 
@@ -47,6 +48,30 @@ def test_meters_are_created_read_listed_archived_and_unarchived(sdk: DodoPayment
     assert [meter.id for meter in sdk.meters.list(page_number=0).items] == [made.id]
     with pytest.raises(dodopayments.NotFoundError):
         sdk.meters.retrieve("mtr_none")
+
+
+def test_a_meter_is_renamed(sdk: DodoPayments) -> None:
+    made = sdk.meters.create(name="A", event_name="n", aggregation={"type": "count"}, measurement_unit="x")
+    changed = sdk.meters.update(made.id, name="B", description="more")
+    assert (changed.id, changed.name, changed.description, changed.event_name) == (made.id, "B", "more", "n")
+    assert sdk.meters.retrieve(made.id) == changed
+
+
+def test_the_usage_history_of_a_subscription_is_read(sdk: DodoPayments, served: Server) -> None:
+    meter = sdk.meters.create(name="A", event_name="n", aggregation={"type": "count"}, measurement_unit="x")
+    start = datetime.now(UTC).isoformat()
+    price = {"meter_id": meter.id, "price_per_unit": "2.5", "free_threshold": 1}
+    body = {"customer_id": "cus_ada", "start": start, "prices": [price]}
+    headers = {"Authorization": f"Bearer {sdk.bearer_token}"}
+    assert httpx.put(f"{served.url}/local/subscriptions/sub_1", json=body, headers=headers).status_code == 200
+    sdk.usage_events.ingest(
+        events=[{"event_id": f"e{n}", "customer_id": "cus_ada", "event_name": "n"} for n in range(4)]
+    )
+    (period,) = sdk.subscriptions.retrieve_usage_history("sub_1", page_number=0).items
+    (used,) = period.meters
+    assert (used.id, used.consumed_units, used.chargeable_units) == (meter.id, "4", "3")
+    assert (used.free_threshold, used.price_per_unit, used.currency, used.total_price) == (1, "2.5", "USD", 8)
+    assert sdk.subscriptions.retrieve_usage_history("sub_1", page_number=1).items == []
 
 
 def test_events_are_ingested_read_and_listed_page_by_page(sdk: DodoPayments) -> None:

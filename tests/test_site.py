@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
 import build_site
+from browser import TIMEOUT, chromium
 from conftest import require_tool
 from meterprint import MeteringClient
 from meterprint.blueprints.api_gateway import BLUEPRINT
@@ -31,7 +31,6 @@ from meterprint.snippets import (
 )
 
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
-BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +61,10 @@ def site(folder: Path, site_url: str) -> Path:
 
 @pytest.fixture(scope="module")
 def context() -> Iterator[BrowserContext]:
-    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if not executable:
-        require_tool("chromium")
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=options)
+    with chromium() as browser:
         context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], locale="en-GB")
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(TIMEOUT)
         yield context
-        browser.close()
 
 
 @pytest.fixture
@@ -160,7 +153,7 @@ def test_no_page_asks_another_host_or_reports_an_error(site: Path, site_url: str
         lambda message: errors.append(f"{message.text} {message.location}") if message.type == "error" else None,
     )
     page.on("pageerror", lambda error: errors.append(str(error)))
-    for name in ("", "api-gateway/", "local-api/", "testing/", "reference/"):
+    for name in ("", "api-gateway/", "api/", "dashboard/", "verify/", "local-api/", "testing/", "reference/"):
         page.goto(f"{site_url}/{language}{name}", wait_until="networkidle")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
     assert {url for url in asked if not url.startswith((f"{site_url}/", "data:", "blob:"))} == set()
@@ -200,20 +193,3 @@ def run_copied(text: str, name: str, environment: dict[str, str], folder: Path) 
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "1 event ingested\n"), done.stderr
-
-
-def test_the_dashboard_shows_meters_and_each_event_as_it_arrives(page: Page) -> None:
-    errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    with Server(create_app(MemoryStore())) as api, MeteringClient(api.url, LOCAL_KEY) as client:
-        client.ensure_meters(BLUEPRINT.meters)
-        page.goto(f"{api.url}/")
-        expect(page.get_by_text("API requests").first).to_be_visible()
-        expect(page.get_by_text("cus_ada")).to_have_count(0)
-        client.ingest(list(BLUEPRINT.sample_events("cus_ada"))[:3])
-        expect(page.get_by_text("cus_ada").first).to_be_visible()
-        expect(page.get_by_text("6,144").first).to_be_visible()  # 3 x 2,048 bytes
-        page.get_by_label(re.compile("key", re.I)).fill("another")
-        expect(page.get_by_text("cus_ada")).to_have_count(0)
-    assert errors == []

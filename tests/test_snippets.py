@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from meterprint import Event, MeteringClient
 from meterprint.cli import LOCAL_KEY
 from meterprint.local.app import create_app
 from meterprint.local.server import DEFAULT_PORT, Server
-from meterprint.local.store import MemoryStore
+from meterprint.local.store import MemoryStore, Record
 from meterprint.snippets import (
     LANGUAGES,
     Outcome,
@@ -278,26 +278,23 @@ def test_every_recipe_has_every_language() -> None:
 class Forgetful(MemoryStore):
     """Breaks idempotency: what was seen before is stored again."""
 
-    def add_events(self, ledger: str, events: Any) -> int:
-        again = [Event(Event.new_id(), e.customer_id, e.event_name, e.timestamp, e.metadata) for e in events]
-        return super().add_events(ledger, again)
+    def add_events(self, ledger: str, records: Sequence[Record]) -> Sequence[str]:
+        return super().add_events(ledger, [record._replace(event_id=Event.new_id()) for record in records])
 
 
 class Lossy(MemoryStore):
     """Loses a key of the metadata."""
 
-    def add_events(self, ledger: str, events: Any) -> int:
-        less = [
-            Event(e.event_id, e.customer_id, e.event_name, e.timestamp, {**e.metadata, "endpoint": "/"}) for e in events
-        ]
+    def add_events(self, ledger: str, records: Sequence[Record]) -> Sequence[str]:
+        less = [record._replace(metadata={**record.metadata, "endpoint": "/"}) for record in records]
         return super().add_events(ledger, less)
 
 
 class Silent(MemoryStore):
     """Acknowledges, and stores nothing."""
 
-    def add_events(self, ledger: str, events: Any) -> int:
-        return len(events)
+    def add_events(self, ledger: str, records: Sequence[Record]) -> Sequence[str]:
+        return ()
 
 
 class Broken(Faulty):

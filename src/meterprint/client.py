@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 
 from .errors import APIError, ConfigurationError, Problem, UnreachableError, ValidationError
-from .event import Event, check_batch, format_timestamp
+from .event import Event, check_batch, format_timestamp, parse_timestamp, utc_now
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -27,6 +27,7 @@ URL_VARIABLE = "METERING_API_URL"
 KEY_VARIABLE = "METERING_API_KEY"
 
 _INGEST = "/events/ingest"
+_CLOCK = "/local/clock"
 _JSON = {"Content-Type": "application/json"}
 _PAGE_SIZE = 100  # the most that the contract allows
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -77,6 +78,7 @@ class _Settings:
     key: str
     timeout: float
     retries: int
+    longest_pause: float
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -88,7 +90,7 @@ class _Settings:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        return {"url": self.url, "key": self.key, "timeout": self.timeout, "retries": self.retries}
+        return {name: getattr(self, name) for name in ("url", "key", "timeout", "retries", "longest_pause")}
 
     @property
     def http(self) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class _Settings:
             return None
         asked = _retry_after(outcome) if isinstance(outcome, httpx.Response) else None
         if asked is not None:
-            return asked if asked <= _LONGEST_DELAY else None
+            return asked if asked <= self.longest_pause else None
         return random.uniform(0, min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY))  # noqa: S311  # jitter, not a secret
 
     def answer(self, outcome: httpx.Response | httpx.RequestError) -> Any:
@@ -156,6 +158,9 @@ class MeteringClient:
         key: The API key.
         timeout: Seconds for each try.
         retries: How many further tries a request has.
+        longest_pause: Seconds that an answer may ask to wait (Retry-After) before the next try; one that asks for
+            more is raised.
+        pace: Called before each try: it may wait, to stay below a rate limit.
         transport: How requests travel; for tests.
         sleep: How to wait between tries; for tests.
 
@@ -170,10 +175,13 @@ class MeteringClient:
         *,
         timeout: float = 10.0,
         retries: int = 3,
+        longest_pause: float = _LONGEST_DELAY,
+        pace: Callable[[], None] | None = None,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._settings = _Settings(url, key, timeout, retries)
+        self._settings = _Settings(url, key, timeout, retries, longest_pause)
+        self._pace = pace
         self._transport = transport
         self._http = httpx.Client(transport=transport, **self._settings.http)
         self._sleep = sleep
@@ -185,12 +193,14 @@ class MeteringClient:
         Raises:
             ConfigurationError: One of the two is not set.
         """
-        return cls(*_environment(), **options)
+        return cls(*environment(), **options)
 
     def _call(self, method: str, path: str, query: Mapping[str, Any] | None = None, **body: Any) -> Any:
         request = self._http.build_request(method, path, params=query, **body)
         attempt = 0
         while True:
+            if self._pace:
+                self._pace()
             try:
                 outcome: httpx.Response | httpx.RequestError = self._http.send(request)
             except httpx.RequestError as error:
@@ -228,7 +238,8 @@ class MeteringClient:
 
     def renewed(self) -> MeteringClient:
         """A client with the same settings and connections of its own, for a forked process."""
-        return MeteringClient(**self._settings.arguments, transport=self._transport, sleep=self._sleep)
+        options: dict[str, Any] = {"pace": self._pace, "transport": self._transport, "sleep": self._sleep}
+        return MeteringClient(**self._settings.arguments, **options)
 
     def blocking(self) -> MeteringClient:
         """This client."""
@@ -316,6 +327,17 @@ class MeteringClient:
         """
         return _decimal(self._call("GET", *_usage(meter_id, customer_id))["quantity"])
 
+    def usage_by_customer(self, meter_id: str) -> dict[str, Decimal]:
+        """What a meter reads of each customer, by customer id: a local addition."""
+        return _by_customer(self._call("GET", *_usage(meter_id, None)))
+
+    def now(self) -> datetime:
+        """The time by the test clock of a local metering API; by this machine's clock where the API has none."""
+        try:
+            return parse_timestamp(self._call("GET", _CLOCK)["now"])
+        except APIError as error:
+            return _machine_time(error)
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -331,7 +353,7 @@ class MeteringClient:
 
 
 class AsyncMeteringClient:
-    """The client of the metering API for asyncio; arguments and errors as `MeteringClient`."""
+    """The client of the metering API for asyncio; arguments (`pace` aside) and errors as `MeteringClient`."""
 
     def __init__(
         self,
@@ -340,10 +362,11 @@ class AsyncMeteringClient:
         *,
         timeout: float = 10.0,
         retries: int = 3,
+        longest_pause: float = _LONGEST_DELAY,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
-        self._settings = _Settings(url, key, timeout, retries)
+        self._settings = _Settings(url, key, timeout, retries, longest_pause)
         self._transport = transport
         self._http = httpx.AsyncClient(transport=transport, **self._settings.http)
         self._sleep = sleep or _asyncio_sleep
@@ -355,7 +378,7 @@ class AsyncMeteringClient:
         Raises:
             ConfigurationError: One of the two is not set.
         """
-        return cls(*_environment(), **options)
+        return cls(*environment(), **options)
 
     async def _call(self, method: str, path: str, query: Mapping[str, Any] | None = None, **body: Any) -> Any:
         request = self._http.build_request(method, path, params=query, **body)
@@ -448,6 +471,17 @@ class AsyncMeteringClient:
         """What a meter reads: a local addition, as `MeteringClient.usage`."""
         return _decimal((await self._call("GET", *_usage(meter_id, customer_id)))["quantity"])
 
+    async def usage_by_customer(self, meter_id: str) -> dict[str, Decimal]:
+        """What a meter reads of each customer, as `MeteringClient.usage_by_customer`."""
+        return _by_customer(await self._call("GET", *_usage(meter_id, None)))
+
+    async def now(self) -> datetime:
+        """The time by the metering API's clock, as `MeteringClient.now`."""
+        try:
+            return parse_timestamp((await self._call("GET", _CLOCK))["now"])
+        except APIError as error:
+            return _machine_time(error)
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
@@ -485,7 +519,12 @@ class _Pages:
         return fresh
 
 
-def _environment() -> tuple[str, str]:
+def environment() -> tuple[str, str]:
+    """METERING_API_URL and METERING_API_KEY.
+
+    Raises:
+        ConfigurationError: One of the two is not set.
+    """
     url, key = os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE)
     if url and key:
         return url, key
@@ -542,6 +581,16 @@ def _decimal(text: str) -> Decimal:
     from decimal import Decimal
 
     return Decimal(text)
+
+
+def _by_customer(usage: Any) -> dict[str, Decimal]:
+    return {customer["customer_id"]: _decimal(customer["quantity"]) for customer in usage["customers"]}
+
+
+def _machine_time(error: APIError) -> datetime:
+    if error.status != 404:
+        raise error
+    return utc_now()
 
 
 async def _asyncio_sleep(seconds: float) -> None:

@@ -29,6 +29,8 @@ _IDENTIFIERS = ("event_id", "customer_id", "event_name")
 _FIELDS = (*_IDENTIFIERS, "timestamp", "metadata")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?")
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "meterprint")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def utc_now() -> datetime:
@@ -206,6 +208,16 @@ def parse_timestamp(value: object) -> datetime:
 def format_timestamp(value: datetime) -> str:
     """A time as RFC 3339 text in UTC, to the microsecond: `2026-11-24T09:30:00.000000Z`."""
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def micros(value: datetime) -> int:
+    """A time as microseconds since 1970."""
+    return (value - _EPOCH) // _MICROSECOND
+
+
+def from_micros(value: int) -> datetime:
+    """The time that is so many microseconds after 1970, in UTC."""
+    return _EPOCH + value * _MICROSECOND
 
 
 def value_fault(value: object) -> str | None:

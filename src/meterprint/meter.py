@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
-from operator import ge, gt, itemgetter, le, lt
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from operator import ge, gt, le, lt
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, get_args
 
 from .errors import Problem, ValidationError
-from .event import Event, MetadataValue, shown, unknown_field, value_fault
+from .event import Event, MetadataValue, micros, shown, unknown_field, value_fault
 
 T = TypeVar("T")
 AggregationType = Literal["count", "sum", "max", "last"]
@@ -30,8 +30,33 @@ Clause: TypeAlias = "Condition | Filter"
 MAX_FILTER_LEVELS = 4
 MAX_CLAUSES = 10
 
-# Wide enough that a sum of any finite numbers in a ledger is exact in practice, whatever their order.
-_EXACT = Context(prec=100)
+# Wide enough for the sum of any finite floats, which end at 308 and 324 digits: exact, whatever their order.
+_EXACT = Context(prec=700)
+_MOST_REMEMBERED = 10_000
+
+
+class Measurable(Protocol):
+    """What a meter looks at: an `Event`, or what a store keeps of one."""
+
+    @property
+    def event_name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, MetadataValue]:
+        """Its metadata."""
+        ...
+
+
+class Amount(NamedTuple):
+    """What some events add up to, and the latest time that a value was read at (microseconds since 1970)."""
+
+    quantity: Decimal
+    at: int = 0
+
+
+_ONE = Amount(Decimal(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +145,13 @@ class Filter:
         """How many levels of filters there are: 1 for a filter of conditions."""
         return 1 + max(clause.levels if isinstance(clause, Filter) else 0 for clause in self.clauses)
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """The metadata keys that it looks at."""
+        return frozenset().union(
+            *(clause.keys if isinstance(clause, Filter) else {clause.key} for clause in self.clauses)
+        )
+
     def matches(self, metadata: Mapping[str, MetadataValue]) -> bool:
         """Whether the metadata of an event passes this filter."""
         join = all if self.conjunction == "and" else any
@@ -151,25 +183,41 @@ class Aggregation:
         _require_choice(self.type, get_args(AggregationType), "/type", "aggregation")
         if self.type != "count":
             _require_text(self.key, "/key", f"{self.type} needs the metadata key of the number it reads")
+        elif self.key is not None:
+            _require_text(self.key, "/key")
 
     def of(self, events: Iterable[Event]) -> Decimal:
         """The quantity of events that are given in the order of their arrival; 0 for none."""
+        total: Amount | None = None
+        for event in events:
+            if amount := self.amount(event.metadata, micros(event.timestamp)):
+                total = self.merged(total, amount) if total else amount
+        return total.quantity if total else Decimal(0)
+
+    def amount(self, metadata: Mapping[str, MetadataValue], at: int) -> Amount | None:
+        """What one event adds, or None if it has no number to read.
+
+        Args:
+            metadata: The event's metadata.
+            at: Its time, in microseconds since 1970.
+        """
         if self.type == "count":
-            return Decimal(sum(1 for _ in events))
-        numbers = [
-            (event.timestamp, Decimal(repr(value)))
-            for event in events
-            if _kind(value := event.metadata.get(self.key or "")) is float
-        ]
-        if self.type == "sum":
-            total = Decimal(0)
-            for _, number in numbers:
-                total = _EXACT.add(total, number)
-            return total
+            return _ONE
+        value = metadata.get(self.key or "")
+        return Amount(Decimal(repr(value)), at) if _kind(value) is float else None
+
+    def merged(self, amount: Amount, later: Amount) -> Amount:
+        """Two amounts as one.
+
+        Args:
+            amount: The one whose events arrived first.
+            later: The other.
+        """
+        if self.type in ("count", "sum"):
+            return Amount(_EXACT.add(amount.quantity, later.quantity))
         if self.type == "max":
-            return max((number for _, number in numbers), default=Decimal(0))
-        # max() takes the first of equals: seen from the end, the one that arrived last.
-        return max(reversed(numbers), key=itemgetter(0))[1] if numbers else Decimal(0)
+            return later if later.quantity > amount.quantity else amount
+        return later if later.at >= amount.at else amount
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON object of this aggregation."""
@@ -207,7 +255,7 @@ class Meter:
         if not isinstance(self.description, (str, type(None))):
             raise ValidationError([Problem("/description", f"{shown(self.description)} is not a string")])
 
-    def matches(self, event: Event) -> bool:
+    def matches(self, event: Measurable) -> bool:
         """Whether this meter counts the event."""
         return event.event_name == self.event_name and (self.filter is None or self.filter.matches(event.metadata))
 
@@ -247,6 +295,30 @@ class Meter:
             filter=None if rules is None else _filter(rules, "/filter", 1, strict),
             id=data.get("id") if isinstance(data, dict) and not strict else None,
         )
+
+
+def likeness(metadata: Mapping[str, MetadataValue], keys: Sequence[str]) -> Hashable:
+    """What two events share that are alike in these metadata keys: for a filter on them they are the same."""
+    values = tuple([metadata.get(key) for key in keys])
+    return values, tuple(map(type, values))  # True and 1 are equal
+
+
+def remembered(meter: Meter) -> Callable[[Mapping[str, MetadataValue]], bool]:
+    """The test of a meter's filter, worked out once for events that are alike."""
+    rules = meter.filter
+    if rules is None:
+        return lambda _: True
+    keys, known = sorted(rules.keys), dict[Hashable, bool]()
+
+    def takes(metadata: Mapping[str, MetadataValue]) -> bool:
+        alike = likeness(metadata, keys)
+        if (answer := known.get(alike)) is None:
+            if len(known) == _MOST_REMEMBERED:
+                known.clear()
+            answer = known[alike] = rules.matches(metadata)
+        return answer
+
+    return takes
 
 
 def _filter(data: object, pointer: str, level: int, strict: bool) -> Filter:

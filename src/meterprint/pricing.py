@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -98,7 +99,7 @@ class Price:
             object.__setattr__(self, "package_size", _amount(self.package_size, "/package_size"))
         if problems := _kind_problems(self):
             raise ValidationError(problems)
-        if not (len(self.currency) == 3 and self.currency.isascii() and self.currency.isupper()):
+        if not re.fullmatch(r"[A-Z]{3}", self.currency):
             reason = f"{shown(self.currency)} is not an ISO 4217 code: write it like USD"
             raise ValidationError([Problem("/currency", reason)])
 
@@ -197,6 +198,15 @@ def money(minor: int, currency: str) -> str:
     """An amount in minor units as people write it: 3000 and USD give `30.00 USD`."""
     digits = _MINOR_DIGITS.get(currency, 2)
     return f"{Decimal(minor).scaleb(-digits, _EXACT):,.{digits}f} {currency}"
+
+
+def decimal_of(value: Any) -> Decimal:
+    """A decimal number of at least 0, given as a Decimal, an integer or a string.
+
+    Raises:
+        ValidationError: It is none, or too long.
+    """
+    return _amount(value, "")
 
 
 def _parts(price: Price, chargeable: Decimal) -> list[tuple[Decimal, Tier]]:

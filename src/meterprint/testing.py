@@ -10,6 +10,7 @@ import httpx
 from .client import MeteringClient
 from .event import Event
 from .local.app import create_app
+from .local.live import DROP
 from .local.store import MemoryStore
 from .meter import Meter
 
@@ -63,6 +64,7 @@ class InProcess(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request, in one step."""
         messages: list[dict[str, Any]] = []
+        dropped: list[bool] = []
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": request.read(), "more_body": False}
@@ -70,13 +72,18 @@ class InProcess(httpx.BaseTransport):
         async def send(message: dict[str, Any]) -> None:
             messages.append(message)
 
+        scope = {**_scope(request), "extensions": {DROP: lambda: dropped.append(True)}}
+        call = self._app(scope, receive, send)
         try:
-            self._app(_scope(request), receive, send).send(None)
+            call.send(None)
         except StopIteration:
+            if dropped:
+                raise httpx.RemoteProtocolError("the connection was broken", request=request) from None
             start, *bodies = messages
             content = b"".join(message.get("body", b"") for message in bodies)
             return httpx.Response(start["status"], headers=start["headers"], content=content, request=request)
-        raise RuntimeError("the application waited for something outside of it")
+        call.close()
+        raise httpx.ReadTimeout("no answer: the application waits for something outside of it", request=request)
 
 
 def _scope(request: httpx.Request) -> dict[str, Any]:

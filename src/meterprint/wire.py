@@ -9,12 +9,11 @@ import json
 import json.encoder
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, TypeAlias
 
-from .event import MAX_KEY_LENGTH, MAX_METADATA_PAIRS, MAX_VALUE_LENGTH, Event, time_ordered_id
+from .event import MAX_KEY_LENGTH, MAX_METADATA_PAIRS, MAX_VALUE_LENGTH, Event, micros, time_ordered_id
 
 
 def _encoder() -> Callable[[Mapping[str, Any]], str]:
@@ -34,8 +33,6 @@ def _encoder() -> Callable[[Mapping[str, Any]], str]:
 
 
 _encode = _encoder()
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _AFTER_ID = b',"customer_id":'  # cannot stand within an id: a quote in a JSON string is escaped
 
 
@@ -90,7 +87,7 @@ def is_identifier(value: Any) -> bool:
 
 def stamped(event: Event, number: int) -> Stamped:
     """An `Event` in the form of this module."""
-    nanoseconds = (event.timestamp - _EPOCH) // _MICROSECOND * 1000
+    nanoseconds = micros(event.timestamp) * 1000
     return nanoseconds, number, event.event_name, event.customer_id, event.metadata, event.event_id
 
 

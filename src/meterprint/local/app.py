@@ -1,37 +1,53 @@
-"""The metering API as one ASGI application: the contract, and the local additions under /local.
+"""The metering API as one ASGI application: the contract here, the additions under /local in `additions`.
 
-Endpoints are coroutines that never wait for anything but the request's body, so that the application also runs
-where there are no threads.
+Endpoints are coroutines that wait for nothing but the request's body, so that the application also runs where there
+are no threads; the stream and a hang, which do wait, need a server.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import json
-import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..errors import APIError, Problem, ValidationError
-from ..event import MAX_BODY_BYTES, MAX_EVENTS, Event, check_batch, format_timestamp, parse_timestamp, shown, utc_now
+from ..event import Event, format_timestamp, shown, utc_now
 from ..meter import Meter
-from .store import Selection, Store, StoredMeter
+from . import ingest
+from .additions import Additions
+from .answers import answer_error, answer_http, error_body, event_answer, find_meter, meter_answer
+from .billing import usage_history
+from .live import DROP, TIERS, Fault, Lives, RateLimit, pause
+from .requests import (
+    body_of,
+    business_of,
+    choice,
+    fields_of,
+    json_of,
+    ledger_of,
+    page_of,
+    query_of,
+    selection_of,
+)
+from .store import Record, Store, StoredMeter, StoreError
 from .warnings import warnings_for
 
-_STATUS = {"INVALID_REQUEST_BODY": 422}
+Endpoint = Callable[[Request, str], Awaitable[Response]]
+
 _CHANGEABLE = ("name", "measurement_unit", "description")
+_FIXED = ("event_name", "aggregation", "filter")
+_SHOWN_EVENTS = 20  # of one ingest, to listeners
+_IDLE = 0.25  # seconds without an ingest, after which totals are brought up to date
 _DASHBOARD = Path(__file__).parent / "dashboard"
 _DASHBOARD_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -41,211 +57,271 @@ _DASHBOARD_HEADERS = {
 }
 
 
-def create_app(store: Store, *, clock: Callable[[], datetime] = utc_now) -> Starlette:
+def create_app(
+    store: Store,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    rate_limit: str | None = None,
+    body_timeout: float = 30.0,
+) -> Starlette:
     """The metering API over a store.
 
     Args:
         store: Where events and meters are kept.
-        clock: What time it is, with a UTC offset.
+        clock: What time it is, with a UTC offset; a ledger's test clock goes before it.
+        rate_limit: `tier0` to hold each key to 40 requests a second and 240 a minute, as the hosted API does.
+        body_timeout: Seconds within which a body must come; then the request is answered with 408.
     """
-    return Starlette(
-        routes=_API(store, clock).routes(),
+    limit = RateLimit(*TIERS[rate_limit]) if rate_limit else None
+    api = _API(store, clock, limit)
+    app = Starlette(
+        routes=[*api.routes(), *Additions(store, clock, api.lives).routes(), *_DASHBOARD_ROUTES],
         exception_handlers={
-            ValidationError: _answer_invalid,
-            APIError: _answer_error,
-            HTTPException: _answer_http,
-            Exception: _answer_crash,
+            ValidationError: answer_error,
+            APIError: answer_error,
+            StoreError: answer_error,
+            HTTPException: answer_http,
+            ClientDisconnect: answer_http,
+            Exception: answer_error,
         },
     )
+    app.router.redirect_slashes = False
+    app.state.body_timeout = body_timeout
+    app.state.stop = api.lives.close
+    return app
 
 
 class _API:
-    def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
+    """The paths that a hosted API has too."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime], limit: RateLimit | None) -> None:
+        self.lives = Lives()
         self._store = store
         self._clock = clock
-        self._started = time.monotonic()
+        self._limit = limit
+        self._idle: asyncio.TimerHandle | None = None
 
     def routes(self) -> list[BaseRoute]:
-        """Every path; the first line of each endpoint's docstring stands on the site."""
+        """Every path of the contract."""
         return [
-            Route("/events/ingest", self.ingest, methods=["POST"]),
-            Route("/events", self.list_events),
-            Route("/events/{event_id:path}", self.get_event),
-            Route("/meters", self.create_meter, methods=["POST"]),
-            Route("/meters", self.list_meters),
-            Route("/meters/{meter_id}", self.get_meter),
-            Route("/meters/{meter_id}", self.update_meter, methods=["PATCH"]),
-            Route("/meters/{meter_id}", self.archive_meter, methods=["DELETE"]),
-            Route("/meters/{meter_id}/unarchive", self.unarchive_meter, methods=["POST"]),
-            Route("/local/health", self.health),
-            Route("/local/meters/{meter_id}/usage", self.usage),
-            Route("/local/reset", self.reset, methods=["POST"]),
-            Route("/dashboard", dashboard),
-            Route("/dashboard/{name}", dashboard),
-            Route("/", RedirectResponse("/dashboard")),
+            self._route("/events/ingest", self.ingest, "POST"),
+            self._route("/events", self.list_events),
+            self._route("/events/{event_id:path}", self.get_event),
+            self._route("/meters", self.create_meter, "POST"),
+            self._route("/meters", self.list_meters),
+            self._route("/meters/{meter_id}", self.get_meter),
+            self._route("/meters/{meter_id}", self.update_meter, "PATCH"),
+            self._route("/meters/{meter_id}", self.archive_meter, "DELETE"),
+            self._route("/meters/{meter_id}/unarchive", self.unarchive_meter, "POST"),
+            self._route("/subscriptions/{subscription_id}/usage-history", self.usage_history),
         ]
 
-    async def ingest(self, request: Request) -> Response:
+    def _route(self, path: str, endpoint: Endpoint, method: str = "GET") -> Route:
+        async def handle(request: Request) -> Response:
+            ledger = ledger_of(request)
+            passes, headers = self._limit.take(ledger) if self._limit else (True, {})
+            if not passes:
+                error = APIError(429, "TOO_MANY_REQUESTS", "over the rate limit: wait as Retry-After says")
+                response = self._refuse(request, ledger, error)
+            else:
+                response = await self._respond(request, ledger, endpoint)
+            response.headers.update(headers)
+            return response
+
+        return Route(path, handle, methods=[method])
+
+    async def _respond(self, request: Request, ledger: str, endpoint: Endpoint) -> Response:
+        live = self.lives.get(ledger)
+        fault = live.next_fault() if live else None
+        if fault and fault.kind != "drop_after":
+            return await self._fail(request, ledger, fault)
+        try:
+            response = await endpoint(request, ledger)
+        except (ValidationError, APIError, StoreError) as error:
+            response = self._refuse(request, ledger, error)
+        return _dropped(request) if fault else response
+
+    async def _fail(self, request: Request, ledger: str, fault: Fault) -> Response:
+        if fault.kind == "drop_before":
+            return _dropped(request)
+        if fault.kind == "hang":
+            await pause(fault.seconds)
+        status = 503 if fault.kind == "hang" else int(fault.kind)
+        code = "TOO_MANY_REQUESTS" if status == 429 else "INTERNAL_SERVER_ERROR"
+        error = APIError(status, code, "a fault that was asked for: POST /local/faults with times 0 ends it")
+        response = self._refuse(request, ledger, error)
+        if status != 500:
+            response.headers["Retry-After"] = str(fault.retry_after)
+        return response
+
+    def _refuse(self, request: Request, ledger: str, error: Exception) -> Response:
+        """Answer an error, and keep what was refused."""
+        status, body = error_body(error)
+        live = self.lives[ledger]
+        rejection = {
+            "at": format_timestamp(live.now(self._clock)),
+            "method": request.method,
+            "path": request.url.path,
+            "status": status,
+            "code": body["code"],
+            "message": body["message"],
+            "details": body.get("details", []),
+            "event_count": _count(getattr(request.state, "body", b"")),
+        }
+        live.rejections.appendleft(rejection)
+        live.tell("refused", rejection)
+        return JSONResponse(body, status)
+
+    def _now(self, ledger: str) -> datetime:
+        live = self.lives.get(ledger)
+        return live.now(self._clock) if live else self._clock()
+
+    async def ingest(self, request: Request, ledger: str) -> Response:
         """Store 1 to 1,000 events: all of them, or none."""
-        ledger = _ledger(request)
-        events = self._events_in(await _body(request))
-        stored = self._store.add_events(ledger, events)
-        answer: dict[str, Any] = {"ingested_count": stored, "duplicate_count": len(events) - stored}
-        if warnings := warnings_for(events, self._store.meters(ledger)):
+        query_of(request)
+        request.state.body = body = await body_of(request)
+        records = ingest.read(body, self._now(ledger))
+        known = self._store.add_events(ledger, records)
+        answer: dict[str, Any] = {"ingested_count": len(records) - len(known), "duplicate_count": len(known)}
+        if warnings := warnings_for(records, self._store.meters(ledger)):
             answer["warnings"] = warnings
+        self._tell_stored(ledger, records, known)
+        self._catch_up_when_idle()
         return JSONResponse(answer)
 
-    def _events_in(self, body: Any) -> list[Event]:
-        items = body.get("events") if isinstance(body, dict) else None
-        if not isinstance(items, list):
-            raise ValidationError([Problem("/events", 'the body has the form {"events": [...]}')])
-        if len(items) > MAX_EVENTS:
-            check_batch(items)
-        now = self._clock()
-        events: list[Event] = []
-        problems: list[Problem] = []
-        for index, item in enumerate(items):
-            try:
-                events.append(_event_in(item, now))
-            except ValidationError as error:
-                problems += error.under(f"/events/{index}").problems
-        if problems:
-            raise ValidationError(problems)
-        check_batch(events)
-        return events
+    def _tell_stored(self, ledger: str, records: Sequence[Record], known: Sequence[str]) -> None:
+        live = self.lives.get(ledger)
+        if not live or not live.listeners:
+            return
+        at, business = format_timestamp(live.now(self._clock)), business_of(ledger)
+        seen = set(known)
+        fresh = [record for record in records if record.event_id not in seen]
+        if fresh:
+            events = [event_answer(record, business) for record in fresh[-_SHOWN_EVENTS:]]
+            live.tell("stored", {"at": at, "count": len(fresh), "events": events})
+        if known:
+            ids = list(known[:_SHOWN_EVENTS])
+            live.tell("duplicate", {"at": at, "count": len(known), "event_ids": ids})
 
-    async def list_events(self, request: Request) -> Response:
+    def _catch_up_when_idle(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if self._idle:
+            self._idle.cancel()
+        self._idle = loop.call_later(_IDLE, self._catch_up, loop)
+
+    def _catch_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            if self._store.catch_up():
+                self._idle = loop.call_later(0, self._catch_up, loop)
+        except StoreError:
+            return  # whoever reads a meter is told
+
+    async def list_events(self, request: Request, ledger: str) -> Response:
         """List events, newest first, by customer, name, meter and time."""
-        ledger = _ledger(request)
-        query = _query(request, "customer_id", "event_name", "meter_id", "start", "end", "page_size", "page_number")
-        selection = _selection(query)
-        meter = self._meter(ledger, query["meter_id"]).meter if "meter_id" in query else None
+        query = query_of(request, "customer_id", "event_name", "meter_id", "start", "end", "page_size", "page_number")
+        selection = selection_of(query)
+        meter = find_meter(self._store, ledger, query["meter_id"]).meter if "meter_id" in query else None
         if meter and selection.event_name not in (None, meter.event_name):
             reason = f"the meter counts {shown(meter.event_name)}: leave event_name out, or make it that"
             raise ValidationError([Problem("/event_name", reason, "INVALID_QUERY_PARAMS")])
         if meter:
             selection = replace(selection, event_name=meter.event_name)
-        found = self._store.events(ledger, selection)
-        chosen = (event for event in found if meter is None or meter.matches(event))
-        business = _business(ledger)
-        return JSONResponse({"items": [_event_answer(event, business) for event in _page(chosen, query)]})
+        found = self._store.records(ledger, selection, newest_first=True)
+        page = page_of((record for record in found if meter is None or meter.matches(record)), query)
+        business = business_of(ledger)
+        return JSONResponse({"items": [event_answer(record, business) for record in page]})
 
-    async def get_event(self, request: Request) -> Response:
+    async def get_event(self, request: Request, ledger: str) -> Response:
         """Read one event."""
-        ledger = _ledger(request)
+        query_of(request)
         event_id = request.path_params["event_id"]
-        if event := self._store.event(ledger, event_id):
-            return JSONResponse(_event_answer(event, _business(ledger)))
+        if record := self._store.record(ledger, event_id):
+            return JSONResponse(event_answer(record, business_of(ledger)))
         raise APIError(404, "NOT_FOUND", f"no event with the id {shown(event_id)}")
 
-    async def create_meter(self, request: Request) -> Response:
+    async def create_meter(self, request: Request, ledger: str) -> Response:
         """Create a meter."""
-        ledger = _ledger(request)
-        meter = replace(Meter.from_wire(await _body(request)), id="mtr_" + Event.new_id().replace("-", ""))
-        now = self._clock()
+        query_of(request)
+        meter = replace(Meter.from_wire(await json_of(request)), id="mtr_" + Event.new_id().replace("-", ""))
+        now = self._now(ledger)
         stored = StoredMeter(meter, now, now)
-        self._store.put_meter(ledger, stored)
-        return JSONResponse(_meter_answer(stored, _business(ledger)), 201)
+        self._put(ledger, stored)
+        return JSONResponse(meter_answer(stored, business_of(ledger)), 201)
 
-    async def list_meters(self, request: Request) -> Response:
+    async def list_meters(self, request: Request, ledger: str) -> Response:
         """List the meters that are in use, or those that are archived."""
-        ledger = _ledger(request)
-        query = _query(request, "archived", "page_size", "page_number")
-        archived = {"true": True, "false": False}.get(query.get("archived", "false"))
-        if archived is None:
-            raise _bad_query("archived", f"{shown(query['archived'])} is neither true nor false")
+        query = query_of(request, "archived", "page_size", "page_number")
+        archived = choice(query, "archived", {"true": True, "false": False}, default=False)
         chosen = (stored for stored in self._store.meters(ledger) if stored.archived is archived)
-        business = _business(ledger)
-        return JSONResponse({"items": [_meter_answer(stored, business) for stored in _page(chosen, query)]})
+        business = business_of(ledger)
+        return JSONResponse({"items": [meter_answer(stored, business) for stored in page_of(chosen, query)]})
 
-    async def get_meter(self, request: Request) -> Response:
+    async def get_meter(self, request: Request, ledger: str) -> Response:
         """Read one meter."""
-        ledger = _ledger(request)
-        stored = self._meter(ledger, request.path_params["meter_id"])
-        return JSONResponse(_meter_answer(stored, _business(ledger)))
+        query_of(request)
+        stored = find_meter(self._store, ledger, request.path_params["meter_id"])
+        return JSONResponse(meter_answer(stored, business_of(ledger)))
 
-    async def update_meter(self, request: Request) -> Response:
+    async def update_meter(self, request: Request, ledger: str) -> Response:
         """Change a meter's name, unit or description."""
-        ledger = _ledger(request)
-        stored = self._meter(ledger, request.path_params["meter_id"])
-        body = await _body(request)
-        if not isinstance(body, dict):
-            raise ValidationError([Problem("", f"{shown(body)} is not a JSON object")])
-        if fixed := [key for key in body if key not in _CHANGEABLE]:
+        query_of(request)
+        stored = find_meter(self._store, ledger, request.path_params["meter_id"])
+        body = await json_of(request)
+        if isinstance(body, dict) and (fixed := [key for key in _FIXED if key in body]):
             reason = f"never changes: only {', '.join(_CHANGEABLE)} do. Create another meter instead"
             raise ValidationError([Problem(f"/{key}", reason) for key in fixed])
-        changed = replace(stored, meter=replace(stored.meter, **body), updated_at=self._clock())
-        self._store.put_meter(ledger, changed)
-        return JSONResponse(_meter_answer(changed, _business(ledger)))
+        changes = fields_of(body, _CHANGEABLE)
+        changed = replace(stored, meter=replace(stored.meter, **changes), updated_at=self._now(ledger))
+        self._put(ledger, changed)
+        return JSONResponse(meter_answer(changed, business_of(ledger)))
 
-    async def archive_meter(self, request: Request) -> Response:
+    async def archive_meter(self, request: Request, ledger: str) -> Response:
         """Archive a meter: it is no longer in use."""
-        ledger = _ledger(request)
-        stored = self._meter(ledger, request.path_params["meter_id"])
+        query_of(request)
+        stored = find_meter(self._store, ledger, request.path_params["meter_id"])
         if stored.archived:
             raise APIError(404, "METER_IS_DELETED", f"the meter {stored.meter.id} is archived already")
-        self._store.put_meter(ledger, replace(stored, archived=True, updated_at=self._clock()))
+        self._put(ledger, replace(stored, archived=True, updated_at=self._now(ledger)))
         return Response(status_code=204)
 
-    async def unarchive_meter(self, request: Request) -> Response:
+    async def unarchive_meter(self, request: Request, ledger: str) -> Response:
         """Take a meter back into use."""
-        ledger = _ledger(request)
-        stored = self._meter(ledger, request.path_params["meter_id"])
-        self._store.put_meter(ledger, replace(stored, archived=False, updated_at=self._clock()))
+        query_of(request)
+        stored = find_meter(self._store, ledger, request.path_params["meter_id"])
+        self._put(ledger, replace(stored, archived=False, updated_at=self._now(ledger)))
         return Response(status_code=200)
 
-    async def health(self, request: Request) -> Response:
-        """Version, uptime, and the number of events stored. Needs no key."""
-        return JSONResponse(
-            {
-                "status": "ok",
-                "version": version("meterprint"),
-                "uptime_seconds": round(time.monotonic() - self._started, 3),
-                "events_stored": self._store.count_events(),
-            }
-        )
+    def _put(self, ledger: str, stored: StoredMeter) -> None:
+        self._store.put_meter(ledger, stored)
+        if live := self.lives.get(ledger):
+            live.tell("meters", {"at": format_timestamp(live.now(self._clock))})
 
-    async def usage(self, request: Request) -> Response:
-        """What a meter reads, in all and by customer."""
-        ledger = _ledger(request)
-        meter = self._meter(ledger, request.path_params["meter_id"]).meter
-        selection = _selection(_query(request, "customer_id", "start", "end"))
-        found = self._store.events(ledger, replace(selection, event_name=meter.event_name), by_arrival=True)
-        by_customer: defaultdict[str, list[Event]] = defaultdict(list)
-        counted = [event for event in found if meter.matches(event)]
-        for event in counted:
-            by_customer[event.customer_id].append(event)
-        customers = [
-            {"customer_id": customer_id, "quantity": f"{meter.measure(events):f}"}
-            for customer_id, events in sorted(by_customer.items())
-        ]
-        return JSONResponse(
-            {
-                "meter_id": meter.id,
-                "name": meter.name,
-                "measurement_unit": meter.measurement_unit,
-                "quantity": f"{meter.measure(counted):f}",
-                "customers": customers,
-            }
-        )
+    async def usage_history(self, request: Request, ledger: str) -> Response:
+        """What a subscription used and owes, by billing period, newest first."""
+        names = ("start_date", "end_date", "meter_id", "page_size", "page_number")
+        query = query_of(request, *names)
+        subscription_id = request.path_params["subscription_id"]
+        return JSONResponse({"items": usage_history(self._store, ledger, subscription_id, query, self._now(ledger))})
 
-    async def reset(self, request: Request) -> Response:
-        """Empty the ledger of this key."""
-        self._store.reset(_ledger(request))
+
+def _count(body: bytes) -> int | None:
+    """How many events a refused body holds, as far as that can be seen."""
+    try:
+        events = json.loads(body)["events"]
+        return len(events) if isinstance(events, list) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _dropped(request: Request) -> Response:
+    """Break the connection, where the server can; what is answered then goes nowhere."""
+    if drop := request.scope.get("extensions", {}).get(DROP):
+        drop()
         return Response(status_code=204)
-
-    def _meter(self, ledger: str, meter_id: str) -> StoredMeter:
-        for stored in self._store.meters(ledger):
-            if stored.meter.id == meter_id:
-                return stored
-        raise APIError(404, "NOT_FOUND", f"no meter with the id {shown(meter_id)}")
-
-
-def _event_in(item: Any, now: datetime) -> Event:
-    event = Event.from_wire(item, now=now)
-    if problem := event.age_problem(now):
-        raise ValidationError([problem])
-    return event
+    return JSONResponse({"code": "INTERNAL_SERVER_ERROR", "message": "this server cannot break a connection"}, 500)
 
 
 async def dashboard(request: Request) -> Response:
@@ -256,112 +332,9 @@ async def dashboard(request: Request) -> Response:
     return FileResponse(path, headers=_DASHBOARD_HEADERS)
 
 
-def _ledger(request: Request) -> str:
-    """The ledger of a request's API key. The key itself is kept nowhere."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise APIError(401, "UNAUTHORIZED", "send your API key as the header `Authorization: Bearer <key>`")
-    return hashlib.sha256(key.strip().encode()).hexdigest()[:16]
-
-
-def _business(ledger: str) -> str:
-    return f"bus_{ledger}"
-
-
-async def _body(request: Request) -> Any:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        reason = f"the content type is {shown(kind)}: send the header `Content-Type: application/json`"
-        raise ValidationError([Problem("", reason)])
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise APIError(413, "PAYLOAD_TOO_LARGE", "the body is over 5 MiB: send fewer events in a request")
-    try:
-        return json.loads(body)
-    except RecursionError:
-        raise ValidationError([Problem("", "the JSON is nested too deep")]) from None
-    except ValueError as error:
-        raise ValidationError([Problem("", f"the body is not JSON: {error}")]) from None
-
-
-def _query(request: Request, *known: str) -> dict[str, str]:
-    for name in request.query_params:
-        if name not in known:
-            raise _bad_query(name, f"unknown parameter: the parameters are {', '.join(known)}")
-    return dict(request.query_params)
-
-
-def _bad_query(name: str, reason: str) -> ValidationError:
-    return ValidationError([Problem(f"/{name}", reason, "INVALID_QUERY_PARAMS")])
-
-
-def _selection(query: Mapping[str, str]) -> Selection:
-    times: dict[str, datetime] = {}
-    for name in ("start", "end"):
-        try:
-            if name in query:
-                times[name] = parse_timestamp(query[name])
-        except ValueError as error:
-            raise _bad_query(name, str(error)) from None
-    return Selection(query.get("customer_id"), query.get("event_name"), **times)
-
-
-def _page(items: Any, query: Mapping[str, str]) -> Any:
-    size = _number(query, "page_size", default=10, least=1, most=100)
-    number = _number(query, "page_number", default=0, least=0, most=10**9)
-    return islice(items, number * size, (number + 1) * size)
-
-
-def _number(query: Mapping[str, str], name: str, *, default: int, least: int, most: int) -> int:
-    text = query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
-        raise _bad_query(name, f"{shown(text)} is not a whole number from {least} to {most:,}")
-    return int(text)
-
-
-def _event_answer(event: Event, business_id: str) -> dict[str, Any]:
-    return {**event.to_wire(), "business_id": business_id, "metadata": dict(event.metadata) or None}
-
-
-def _meter_answer(stored: StoredMeter, business_id: str) -> dict[str, Any]:
-    return {
-        "id": stored.meter.id,
-        "business_id": business_id,
-        **stored.meter.to_wire(),
-        "created_at": format_timestamp(stored.created_at),
-        "updated_at": format_timestamp(stored.updated_at),
-    }
-
-
-def _error(status: int, code: str, message: str, problems: tuple[Problem, ...] = ()) -> Response:
-    body: dict[str, Any] = {"code": code, "message": message}
-    if problems:
-        body["details"] = [{"pointer": problem.pointer, "reason": problem.reason} for problem in problems]
-    return JSONResponse(body, status)
-
-
-async def _answer_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ValidationError)
-    first, *others = error.problems
-    message = str(first) + (f" (and {len(others):,} more)" if others else "")
-    return _error(_STATUS.get(first.code, 400), first.code, message, error.problems)
-
-
-async def _answer_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, APIError)
-    return _error(error.status, error.code, error.message)
-
-
-async def _answer_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "INVALID_REQUEST_BODY")
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    response = _error(error.status_code, code, message)
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _answer_crash(request: Request, error: Exception) -> Response:
-    return _error(500, "INTERNAL_SERVER_ERROR", "the local metering API failed: its log says where")
+_DASHBOARD_ROUTES = [
+    Route("/dashboard", dashboard),
+    Route("/dashboard/{name}", dashboard),
+    Route("/dashboard/", RedirectResponse("/dashboard")),
+    Route("/", RedirectResponse("/dashboard")),
+]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
 
-from ..event import Event, shown
-from ..meter import Condition, Filter, Meter
-from .store import StoredMeter
+from ..event import MetadataValue, shown
+from ..meter import Meter, likeness
+from .store import Record, StoredMeter
 
 
-def warnings_for(events: Iterable[Event], meters: Sequence[StoredMeter]) -> list[dict[str, str]]:
+def warnings_for(events: Iterable[Record], meters: Sequence[StoredMeter]) -> list[dict[str, str]]:
     """One warning for each event that no meter will bill, or that a meter cannot read.
 
     Args:
@@ -22,33 +21,27 @@ def warnings_for(events: Iterable[Event], meters: Sequence[StoredMeter]) -> list
     """
     if not meters:
         return []  # nobody has begun to meter: a warning for each event would say nothing
-    keys = sorted({key for stored in meters for key in _keys(stored.meter)})
-    known: dict[Any, tuple[str, str] | None] = {}
+    filters = sorted({key for stored in meters if stored.meter.filter for key in stored.meter.filter.keys})
+    read = sorted({stored.meter.aggregation.key for stored in meters if stored.meter.aggregation.key})
+    known: dict[Hashable, tuple[str, str] | None] = {}
     warnings: list[dict[str, str]] = []
     for event in events:
         # Events that agree in what the meters look at share their warning: it is worked out once.
-        values = tuple([event.metadata.get(key) for key in keys])
-        likeness = (event.event_name, values, tuple(map(type, values)))
-        if likeness not in known:
-            known[likeness] = _warning(event, meters)
-        if warning := known[likeness]:
+        metadata = event.metadata
+        alike = event.event_name, likeness(metadata, filters), tuple([_kind(metadata.get(key)) for key in read])
+        if alike not in known:
+            known[alike] = _warning(event, meters)
+        if warning := known[alike]:
             warnings.append({"event_id": event.event_id, "code": warning[0], "message": warning[1]})
     return warnings
 
 
-def _keys(meter: Meter) -> Iterator[str]:
-    if meter.aggregation.key:
-        yield meter.aggregation.key
-    clauses: list[Filter | Condition] = [meter.filter] if meter.filter else []
-    while clauses:
-        clause = clauses.pop()
-        if isinstance(clause, Condition):
-            yield clause.key
-        else:
-            clauses += clause.clauses
+def _kind(value: MetadataValue | None) -> Hashable:
+    """What matters of a value that a meter reads: one number is as good as another."""
+    return (type(value), value) if isinstance(value, (str, bool)) else value is None
 
 
-def _warning(event: Event, meters: Sequence[StoredMeter]) -> tuple[str, str] | None:
+def _warning(event: Record, meters: Sequence[StoredMeter]) -> tuple[str, str] | None:
     named = [stored for stored in meters if stored.meter.event_name == event.event_name]
     matching = [stored for stored in named if stored.meter.matches(event)]
     active = [stored.meter for stored in matching if not stored.archived]
@@ -65,7 +58,7 @@ def _warning(event: Event, meters: Sequence[StoredMeter]) -> tuple[str, str] | N
     return next((fault for meter in active if (fault := _unreadable(event, meter))), None)
 
 
-def _unreadable(event: Event, meter: Meter) -> tuple[str, str] | None:
+def _unreadable(event: Record, meter: Meter) -> tuple[str, str] | None:
     key = meter.aggregation.key
     if key is None:
         return None

@@ -1,0 +1,1 @@
+meterprint apply api_gateway

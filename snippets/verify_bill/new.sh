@@ -1,0 +1,1 @@
+meterprint new orders_api --from api_gateway

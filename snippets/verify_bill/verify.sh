@@ -1,0 +1,1 @@
+meterprint verify api_gateway
