@@ -91,6 +91,20 @@ def test_a_duplicate_is_shown_as_one(ledger: Ledger, open_dashboard: Open) -> No
         expect(dashboard.page.locator(f"#count-{kind}")).to_have_text(count)
 
 
+def test_an_event_that_no_meter_will_bill_says_why(ledger: Ledger, open_dashboard: Open) -> None:
+    ledger.client.ensure_meters(BLUEPRINT.meters)
+    dashboard = open_dashboard(ledger.url)
+    (warning,) = ledger.send(event("evt_1", {**SERVED, "response_bytes": 1}), event("evt_2", {"statusCode": 200}))[
+        "warnings"
+    ]
+    assert warning["event_id"] == "evt_2"
+    row = dashboard.page.locator(f"[data-warning={warning['code']}]")
+    expect(row).to_have_count(1)
+    expect(row).to_contain_text("not billed")
+    row.click()
+    expect(row.locator(".warning")).to_have_text(f"{warning['code']} {warning['message']}")
+
+
 def test_what_the_ledger_held_before_is_shown_too(usage: Ledger, open_dashboard: Open) -> None:
     usage.send(event("evt_1", {"tokens": None}))
     dashboard = open_dashboard(usage.url)

@@ -525,6 +525,8 @@ def test_listeners_are_told_what_happens_as_it_happens() -> None:
             assert (kind, refusal) == ("refused", api.get("/local/rejections").json()["items"][0])
             created(api, COUNT)
             assert next(told)[0] == "meters"
+            answer = api.post("/events/ingest", json={"events": [{**event, "event_id": "odd", "event_name": "other"}]})
+            assert next(told)[1]["warnings"] == answer.json()["warnings"] != []
             api.post("/local/clock", json={"now": "2030-01-01T00:00:00Z"})
             assert next(told) == (
                 "clock",

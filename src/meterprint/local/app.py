@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -185,11 +185,13 @@ class _API:
         answer: dict[str, Any] = {"ingested_count": len(records) - len(known), "duplicate_count": len(known)}
         if warnings := warnings_for(records, self._store.meters(ledger)):
             answer["warnings"] = warnings
-        self._tell_stored(ledger, records, known)
+        self._tell_stored(ledger, records, known, warnings)
         self._catch_up_when_idle()
         return JSONResponse(answer)
 
-    def _tell_stored(self, ledger: str, records: Sequence[Record], known: Sequence[str]) -> None:
+    def _tell_stored(
+        self, ledger: str, records: Sequence[Record], known: Sequence[str], warnings: Sequence[Mapping[str, str]]
+    ) -> None:
         live = self.lives.get(ledger)
         if not live or not live.listeners:
             return
@@ -198,7 +200,9 @@ class _API:
         fresh = [record for record in records if record.event_id not in seen]
         if fresh:
             events = [event_answer(record, business) for record in fresh[-_SHOWN_EVENTS:]]
-            live.tell("stored", {"at": at, "count": len(fresh), "events": events})
+            shown_ids = {event["event_id"] for event in events}
+            about = [warning for warning in warnings if warning["event_id"] in shown_ids]
+            live.tell("stored", {"at": at, "count": len(fresh), "events": events, "warnings": about})
         if known:
             ids = list(known[:_SHOWN_EVENTS])
             live.tell("duplicate", {"at": at, "count": len(known), "event_ids": ids})

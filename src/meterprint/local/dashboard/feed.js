@@ -36,11 +36,12 @@ function forget(gone) {
   for (const { event } of gone) if (event) ids.delete(event.event_id);
 }
 
-function takeStored({ at, count, events }) {
+function takeStored({ at, count, events, warnings }) {
+  const warned = new Map(warnings.map((warning) => [warning.event_id, warning]));
   const hidden = Number(count) - events.length;
   counts.stored += Number(count);
   if (hidden > 0) add({ kind: "more", at, hidden });
-  for (const event of events) add({ kind: "stored", at, event, fresh: true });
+  for (const event of events) add({ kind: "stored", at, event, warning: warned.get(event.event_id), fresh: true });
   frame(draw);
 }
 
@@ -111,6 +112,7 @@ function drawn(row) {
   const node = element("li", { className: row.fresh ? "fresh" : "" });
   row.fresh = false;
   node.dataset.kind = row.kind === "more" ? "stored" : row.kind;
+  if (row.warning) node.dataset.warning = row.warning.code;
   if (row.kind === "more") node.append(element("p", { className: "more" }, t.moreInBatch(row.hidden)));
   else node.append(line(row, node));
   row.node = node;
@@ -131,10 +133,10 @@ function line(row, node) {
 
 const cell = (name, ...content) => element("span", { className: name }, ...content);
 
-function storedCells({ event }) {
+function storedCells({ event, warning }) {
   const pairs = Object.entries(event.metadata ?? {}).flatMap(([key, value]) => [cell("key", key), ` ${shown(value)} `]);
   return [
-    cell("kind", t.storedOne),
+    cell("kind", warning ? t.notBilled : t.storedOne),
     cell("customer", event.customer_id),
     cell("name", event.event_name),
     cell("pairs", ...pairs),
@@ -166,10 +168,11 @@ function detail(row) {
   return element("div", { className: "detail" }, ...inside);
 }
 
-function storedDetail({ event }) {
+function storedDetail({ event, warning }) {
   const { business_id: _, ...sent } = event;
   const old = () => now() - new Date(event.timestamp) > OLD;
   return [
+    warning && element("p", { className: "warning", lang: "en" }, element("b", {}, warning.code), ` ${warning.message}`),
     element(
       "p",
       { className: "actions" },
