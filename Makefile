@@ -51,6 +51,12 @@ oracle: .venv-oracle/.setup  ## compare what meters read with ClickHouse (0.9 GB
 bench: .venv/.setup  ## measure, and show the table that the README shows
 	$(BIN)/python benchmarks/run.py
 
+bench-ingest: .venv/.setup  ## compare what the server takes in with SQLite alone, for the README (3 minutes)
+	$(BIN)/python benchmarks/ingest.py --json benchmarks/results/ingest.json
+
+bench-readings: .venv-bench/.setup  ## time readings over up to 10,000,000 events, for the README (15 minutes, 5 GB)
+	.venv-bench/bin/python benchmarks/readings.py --json benchmarks/results/readings.json --docs docs
+
 bench-delivery: .venv-bench/.setup  ## compare the recorder with other clients, for the pages (25 minutes)
 	.venv-bench/bin/python benchmarks/delivery.py --json benchmarks/results/delivery.json --docs docs
 	.venv-bench/bin/python benchmarks/reliability.py --json benchmarks/results/reliability.json

@@ -195,8 +195,11 @@ class Recorder(_Recorder[MeteringClient]):
                 self._drive(batch, self._client)
             except Exception:
                 logger.exception("%d events not delivered, trying again", batch.rest)
-                with contextlib.suppress(_GaveUpError):
+                try:
                     self._pause(_AFTER_BUG)
+                except _GaveUpError:
+                    self._give_up(batch)
+                    continue
                 with self._changed:
                     self._ready.append(batch)
 
