@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, TypeAlias
 
 from .errors import Problem, ValidationError
@@ -24,6 +25,7 @@ MAX_KEY_LENGTH = 100
 MAX_VALUE_LENGTH = 500
 OLDEST = timedelta(hours=1)
 NEWEST = timedelta(minutes=5)
+MOST_NAMED = 20  # unknown fields of one object that an error names
 
 _IDENTIFIERS = ("event_id", "customer_id", "event_name")
 _FIELDS = (*_IDENTIFIERS, "timestamp", "metadata")
@@ -114,7 +116,8 @@ class Event:
         """
         if not isinstance(data, dict):
             raise ValidationError([Problem("", f"an event is a JSON object, not {shown(data)}")])
-        faults = [Problem(f"/{key}", unknown_field(key, _FIELDS)) for key in data if strict and key not in _FIELDS]
+        unknown = islice((key for key in data if strict and key not in _FIELDS), MOST_NAMED)
+        faults = [Problem(f"/{key}", unknown_field(key, _FIELDS)) for key in unknown]
         faults += [Problem(f"/{name}", "missing: every event has one") for name in _IDENTIFIERS if name not in data]
         values: dict[str, Any] = {name: data.get(name, "missing") for name in _IDENTIFIERS}
         values["metadata"] = {} if data.get("metadata") is None else data["metadata"]
@@ -263,9 +266,10 @@ def _timestamp_fault(value: object) -> str | None:
 def _metadata_problems(metadata: object) -> list[Problem]:
     if not isinstance(metadata, Mapping):
         return [Problem("/metadata", f"{shown(metadata)} is not an object of keys and values", "INVALID_METADATA")]
-    faults: list[tuple[str, str]] = []
     if len(metadata) > MAX_METADATA_PAIRS:
-        faults.append(("", f"{len(metadata)} keys: at most {MAX_METADATA_PAIRS} are allowed"))
+        too_many = f"{len(metadata)} keys: at most {MAX_METADATA_PAIRS} are allowed"
+        return [Problem("/metadata", too_many, "INVALID_METADATA")]
+    faults: list[tuple[str, str]] = []
     for key, value in metadata.items():
         if not isinstance(key, str) or not key:
             faults.append(("", f"the key {shown(key)} is not a non-empty string"))

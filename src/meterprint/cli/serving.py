@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import closing, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -48,8 +49,7 @@ def up(
         _build_site(root, site.url)
         _create_meters(api.url)
         out.print(f"\nThe guides          [bold]{site.url}/[/bold]")
-        _show_api(api.url, db)
-        _wait()
+        _show_until_stopped(lambda: _show_api(api.url, db))
 
 
 @app.command(epilog=examples("serve", "serve --memory --port 4242", "serve --db usage.db --rate-limit tier0"))
@@ -72,10 +72,7 @@ def serve(
     is_private = _address(host).is_loopback
     app = create_app(store := _opened(None if memory else db), rate_limit=rate_limit)
     with closing(store), Server(app, port, host=host, names=allow_host or ()) as api:
-        _show_api(api.url, None if memory else db)
-        if not is_private:
-            out.print(f"[bold red]Others can reach it[/bold red] at {host}: any key opens a ledger of its own.\n")
-        _wait()
+        _show_until_stopped(lambda: _show_api(api.url, None if memory else db, None if is_private else host))
 
 
 def _opened(db: Path | None) -> Store:
@@ -118,7 +115,7 @@ def _create_meters(url: str) -> None:
             client.ensure_meters(blueprint.meters)
 
 
-def _show_api(url: str, db: Path | None) -> None:
+def _show_api(url: str, db: Path | None, host: str | None = None) -> None:
     out.print(f"The metering API    [bold]{url}[/bold]   dashboard: [bold]{url}/dashboard[/bold]")
     out.print(f"It keeps its data   {f'in {db}' if db else 'in memory'}\n")
     out.print("To send it events from another terminal:\n")
@@ -126,12 +123,16 @@ def _show_api(url: str, db: Path | None) -> None:
     out.print(f"  export {KEY_VARIABLE}={LOCAL_KEY}\n")
     out.print("For a dashboard that is alive, there too:  meterprint demo\n")
     out.print("Ctrl-C stops it. For development only: it is one process on one machine.")
+    if host:
+        out.print(f"[bold red]Others can reach it[/bold red] at {host}: any key opens a ledger of its own.\n")
 
 
-def _wait() -> None:
-    """Wait for Ctrl-C, or for the SIGTERM of a supervisor, which ends it the same way."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _show_until_stopped(show: Callable[[], None]) -> None:
+    """Show something, and wait for Ctrl-C, or for the SIGTERM of a supervisor, which ends it the same way."""
     try:
+        # Before its address is known to anybody who could end it.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        show()
         threading.Event().wait()
     except KeyboardInterrupt:
         out.print("\nStopped.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
@@ -194,7 +193,7 @@ def _fault(body: Any) -> Fault:
 
 def _number(value: Any, pointer: str, least: float, most: float, *, whole: bool = False) -> float:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not least <= value <= most or (whole and value % 1):
+    if not is_number or not least <= value <= most or (whole and value % 1):
         kind = "whole number" if whole else "number"
         raise ValidationError([Problem(pointer, f"{shown(value)} is not a {kind} from {least:,} to {most:,}")])
     return float(value)

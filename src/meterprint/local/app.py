@@ -47,8 +47,10 @@ Endpoint = Callable[[Request, str], Awaitable[Response]]
 _CHANGEABLE = ("name", "measurement_unit", "description")
 _FIXED = ("event_name", "aggregation", "filter")
 _SHOWN_EVENTS = 20  # of one ingest, to listeners
+_KEPT_DETAILS = 100  # of one refusal
 _IDLE = 0.25  # seconds without an ingest, after which totals are brought up to date
 _DASHBOARD = Path(__file__).parent / "dashboard"
+_DASHBOARD_FILES = {path.name for path in _DASHBOARD.iterdir()}
 _DASHBOARD_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -145,7 +147,7 @@ class _API:
         if fault.kind == "drop_before":
             return _dropped(request)
         if fault.kind == "hang":
-            await pause(fault.seconds)
+            await pause(fault.seconds, self.lives)
         status = 503 if fault.kind == "hang" else int(fault.kind)
         code = "TOO_MANY_REQUESTS" if status == 429 else "INTERNAL_SERVER_ERROR"
         error = APIError(status, code, "a fault that was asked for: POST /local/faults with times 0 ends it")
@@ -165,7 +167,7 @@ class _API:
             "status": status,
             "code": body["code"],
             "message": body["message"],
-            "details": body.get("details", []),
+            "details": body.get("details", [])[:_KEPT_DETAILS],
             "event_count": _count(getattr(request.state, "body", b"")),
         }
         live.rejections.appendleft(rejection)
@@ -330,10 +332,10 @@ def _dropped(request: Request) -> Response:
 
 async def dashboard(request: Request) -> Response:
     """Show the dashboard."""
-    path = _DASHBOARD / request.path_params.get("name", "index.html")
-    if path.parent != _DASHBOARD or not path.is_file():
+    name = request.path_params.get("name", "index.html")
+    if name not in _DASHBOARD_FILES:
         raise HTTPException(404)
-    return FileResponse(path, headers=_DASHBOARD_HEADERS)
+    return FileResponse(_DASHBOARD / name, headers=_DASHBOARD_HEADERS)
 
 
 _DASHBOARD_ROUTES = [

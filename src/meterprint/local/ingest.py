@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from ..errors import Problem, ValidationError
-from ..event import MAX_EVENTS, Event, check_batch
+from ..event import MAX_EVENTS, MOST_NAMED, Event, check_batch
 from .requests import decoded
 from .store import Record
 
@@ -40,7 +41,7 @@ def _events(body: Any, now: datetime) -> list[Event]:
     items = body.get("events") if isinstance(body, dict) else None
     if not isinstance(items, list):
         raise ValidationError([Problem("/events", 'the body has the form {"events": [...]}')])
-    if unknown := [key for key in body if key != "events"]:
+    if unknown := list(islice((key for key in body if key != "events"), MOST_NAMED)):
         raise ValidationError([Problem(f"/{key}", "unknown field: the only one is events") for key in unknown])
     if len(items) > MAX_EVENTS:
         check_batch(items)

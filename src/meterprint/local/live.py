@@ -89,13 +89,15 @@ class Live:
         self.faults.clear()
 
 
-async def pause(seconds: float) -> None:
-    """Wait; where there is no event loop, whoever drives the application sees that it waits."""
+async def pause(seconds: float, lives: Lives) -> None:
+    """Wait, until the server stops; where there is no event loop, whoever drives the application sees that it waits."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         await _Never()
-    await asyncio.sleep(seconds)
+    end = time.monotonic() + seconds
+    while not lives.is_closing and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110  # set by another thread
+        await asyncio.sleep(min(left, 0.25))
 
 
 class _Never:

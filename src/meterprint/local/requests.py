@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from datetime import datetime
@@ -15,7 +16,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from ..errors import APIError, Problem, ValidationError
-from ..event import MAX_BODY_BYTES, micros, parse_timestamp, shown
+from ..event import MAX_BODY_BYTES, MOST_NAMED, micros, parse_timestamp, shown
 from .store import Selection
 
 T = TypeVar("T")
@@ -90,21 +91,27 @@ def decoded(body: bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValidationError: It is not JSON, or an object has a key twice, so that a reader would see only one.
+        ValidationError: It is not JSON in UTF-8, or an object has a key twice, so that a reader would see only one.
     """
     try:
-        return json.loads(body, object_pairs_hook=_object)
+        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_object)
+        if b"\\u" in body:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        reason = f"{half} is half of a surrogate pair, which is no text in UTF-8"
+        raise ValidationError([Problem("", reason)]) from None
     except RecursionError:
         raise ValidationError([Problem("", "the JSON is nested too deep")]) from None
     except ValueError as error:
         raise ValidationError([Problem("", f"the body is not JSON: {error}")]) from None
+    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in made if keys.count(key) > 1)
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"the key {shown(twice)} stands twice in one object")
     return made
 
@@ -118,9 +125,8 @@ def fields_of(body: Any, known: Iterable[str], required: Iterable[str] = ()) -> 
     if not isinstance(body, dict):
         raise ValidationError([Problem("", f"{shown(body)} is not a JSON object")])
     names = tuple(known)
-    problems = [
-        Problem(f"/{key}", f"unknown field: the fields are {', '.join(names)}") for key in body if key not in names
-    ]
+    unknown = islice((key for key in body if key not in names), MOST_NAMED)
+    problems = [Problem(f"/{key}", f"unknown field: the fields are {', '.join(names)}") for key in unknown]
     problems += [Problem(f"/{name}", "missing") for name in required if name not in body]
     if problems:
         raise ValidationError(problems)

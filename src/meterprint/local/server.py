@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import socket
 import threading
 import time
@@ -23,6 +24,11 @@ from .live import DROP
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4141
 _BACKLOG = 2048
+_MOST_HEADERS = 256 * 1024  # bytes of a request that are not its body
+_MOST_LEFT = 16 * 1024 * 1024  # bytes of a body that go by unread once its request was answered
+_LAST_MOMENTS = 1.0  # seconds for what is under way when the server stops
+# An offer to speak another protocol is ignored: the parser would take the body for that protocol's.
+_UPGRADE = re.compile(rb"(\n)Upgrade:", re.IGNORECASE)
 
 
 class Server:
@@ -100,7 +106,8 @@ class HostCheck:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one connection, as ASGI has it."""
-        host = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1")
+        hosts = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
+        host = ", ".join(hosts)  # of two, each could be believed by somebody
         if scope["type"] != "http" or self._allows(host):
             await self._app(scope, receive, send)
             return
@@ -116,14 +123,43 @@ class HostCheck:
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP/1.1 that cuts off who does not send a request, and lets an application break the connection."""
+    """HTTP/1.1 that cuts off who sends no request, or one without end, and lets an application break the connection."""
 
     headers_timeout: float
     _cut: asyncio.TimerHandle | None = None
+    _spare = 0  # bytes since the last request that are no body
+    _is_in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._wait_for_headers()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_in_body:
+            data = _UPGRADE.sub(rb"\1X-Offer:", data)
+        self._spare += len(data)
+        super().data_received(data)
+        if self._spare > (_MOST_LEFT if self._is_in_body and self.cycle.response_complete else _MOST_HEADERS):
+            self.transport.abort()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.cycle.response_complete:
+            self._spare -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._spare = 0
+        self._is_in_body = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:  # no later request is waiting for its answer
+            self._wait_for_headers()  # or for the rest of the body; what comes puts off uvicorn's own timeout for ever
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.loop.call_later(_LAST_MOMENTS, self.transport.abort)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -134,6 +170,7 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         super().on_headers_complete()
+        self._is_in_body = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()

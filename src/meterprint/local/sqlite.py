@@ -89,6 +89,7 @@ _Row: TypeAlias = tuple[str, str, int, Mapping[str, MetadataValue]]  # event nam
 _stored_columns = itemgetter(slice(0, 5))
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space, then send the request again",
+    sqlite3.SQLITE_IOERR: "the disk cannot be used: check its space, quota and health, then send the request again",
     sqlite3.SQLITE_BUSY: "another program is using the database: end it, then send the request again",
     sqlite3.SQLITE_CORRUPT: "the database file is damaged: stop the server, and move the file away or restore a copy",
     sqlite3.SQLITE_NOTADB: "the file is no database: stop the server, and move the file away or restore a copy",
@@ -137,17 +138,15 @@ class SQLiteStore:
             raise ConfigurationError(_cannot_open(path, error)) from error
 
     def _prepare(self, path: Path) -> None:
-        for pragma in (
-            "locking_mode=EXCLUSIVE",
-            "journal_mode=WAL",
-            "synchronous=NORMAL",
-            "cache_size=-200000",
-            "wal_autocheckpoint=10000",
-        ):
-            self._db.execute(f"PRAGMA {pragma}")
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > _SCHEMA_VERSION:
             raise ConfigurationError(f"{path} was made by a newer version: update meterprint, or name another file")
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if version < 0 or (version == 0 and tables) or (version > 0 and "events" not in tables):
+            raise ConfigurationError(f"{path} is a database of another program: name another file with --db")
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-200000", "wal_autocheckpoint=10000"):
+            self._db.execute(f"PRAGMA {pragma}")
         if version == 0:
             self._upgrade(_SCHEMA)
         for old in range(version or _SCHEMA_VERSION, _SCHEMA_VERSION):
@@ -190,10 +189,13 @@ class SQLiteStore:
         query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(given)} ORDER BY {order}"
         return map(_record, self._rows(query, *given.values()))
 
-    def totals(self, ledger: str, meter_id: str, span: Span, selection: Selection) -> Iterable[Total]:
+    def totals(self, ledger: str, meter_id: str, span: Span, selection: Selection) -> Iterable[Total] | None:
         number = self._ids.get(ledger, -1)
-        while self._add_to_totals(number, 20_000):
-            pass
+        try:
+            while self._add_to_totals(number, 20_000):
+                pass
+        except StoreError:
+            return None  # the disk is full, maybe: the events can still be read
         conditions: dict[str, Any] = {
             "meter = ?": {one.stored.meter.id: one.number for one in self._of(number)}[meter_id],
             "span = ?": LENGTHS[span],
