@@ -110,6 +110,32 @@ def test_a_day_of_a_time_zone_is_as_long_as_it_is_there(api: httpx.Client, day: 
     assert rows[1]["window_end"] == format_timestamp(start + timedelta(hours=hours)) == rows[2]["window_start"]
 
 
+def test_the_last_of_two_customers_at_one_moment_is_the_one_that_arrived_last(api: httpx.Client) -> None:
+    meter = created(api, LAST)
+    same = "2026-11-24T10:00:00Z"
+    send(api, (same, "cus_bo", {"bytes": 1}), (same, "cus_ada", {"bytes": 2}), (same, "cus_bo", {"bytes": 3}))
+    for query in ({}, {"window": "hour"}, {"window": "minute"}, {"group_by": "none"}, {"end": "2026-11-24T10:00:01Z"}):
+        assert read(api, meter, **query)["quantity"] == "3"
+    assert [row["quantity"] for row in read(api, meter, per_customer="true")["items"]] == ["2", "3"]
+
+
+def test_one_number_is_one_group_however_it_is_written(api: httpx.Client) -> None:
+    meter = created(api, COUNT)
+    send(api, *[("2026-11-24T10:00:00Z", "cus_ada", {"k": value}) for value in (1, 1.0, -0.0, 0)])
+    assert sorted(row["quantity"] for row in read(api, meter, group_by="k")["items"]) == ["2", "2"]
+
+
+def test_an_hour_ends_where_the_clock_is_set_back_by_half_an_hour(api: httpx.Client) -> None:
+    meter = created(api, COUNT)  # on Lord Howe Island, 02:00 at +11:00 became 01:30 at +10:30, at 15:00 in UTC
+    send(api, *[(f"2026-04-04T{time}:00Z", "cus_ada", {}) for time in ("14:10", "14:50", "15:10", "15:40")])
+    rows = read(api, meter, window="hour", timezone="Australia/Lord_Howe")["items"]
+    assert [(row["window_start"][11:16], row["window_end"][11:16], row["quantity"]) for row in rows] == [
+        ("14:00", "15:00", "2"),
+        ("15:00", "15:30", "1"),
+        ("15:30", "16:30", "1"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("query", "pointer"),
     [

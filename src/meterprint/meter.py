@@ -50,10 +50,17 @@ class Measurable(Protocol):
 
 
 class Amount(NamedTuple):
-    """What some events add up to, and the latest time that a value was read at (microseconds since 1970)."""
+    """What some events add up to.
+
+    Attributes:
+        quantity: The number.
+        at: The latest time that a value was read at, in microseconds since 1970.
+        arrival: Which arrived last of those at that time, where amounts may be merged in any order.
+    """
 
     quantity: Decimal
     at: int = 0
+    arrival: int = 0
 
 
 _ONE = Amount(Decimal(1))
@@ -217,7 +224,7 @@ class Aggregation:
             return Amount(_EXACT.add(amount.quantity, later.quantity))
         if self.type == "max":
             return later if later.quantity > amount.quantity else amount
-        return later if later.at >= amount.at else amount
+        return later if (later.at, later.arrival) >= (amount.at, amount.arrival) else amount
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON object of this aggregation."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -58,7 +58,8 @@ CREATE TABLE totals (
     start INTEGER NOT NULL,
     quantity TEXT NOT NULL,
     at INTEGER NOT NULL,
-    PRIMARY KEY (meter, span, customer_id, start)
+    arrival INTEGER NOT NULL,
+    PRIMARY KEY (meter, span, start, customer_id)  -- by time: new totals stand together
 ) WITHOUT ROWID;
 CREATE TABLE subscriptions (
     ledger INTEGER NOT NULL,
@@ -85,7 +86,7 @@ DROP TABLE old_meters;
 }
 _COLUMNS = "event_id, customer_id, event_name, timestamp, metadata"
 _read_metadata = msgspec.json.Decoder(dict[str, str | bool | int | float]).decode
-_Row: TypeAlias = tuple[str, str, int, Mapping[str, MetadataValue]]  # event name, customer, time, metadata
+_Row: TypeAlias = tuple[int, str, str, int, Mapping[str, MetadataValue]]  # arrival, name, customer, time, metadata
 _stored_columns = itemgetter(slice(0, 5))
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space, then send the request again",
@@ -189,26 +190,51 @@ class SQLiteStore:
         query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(given)} ORDER BY {order}"
         return map(_record, self._rows(query, *given.values()))
 
-    def totals(self, ledger: str, meter_id: str, span: Span, selection: Selection) -> Iterable[Total] | None:
+    def totals(
+        self, ledger: str, meter_id: str, span: Span, selection: Selection, *, whole: bool = False
+    ) -> Iterable[Total] | None:
         number = self._ids.get(ledger, -1)
         try:
             while self._add_to_totals(number, 20_000):
                 pass
         except StoreError:
             return None  # the disk is full, maybe: the events can still be read
-        conditions: dict[str, Any] = {
-            "meter = ?": {one.stored.meter.id: one.number for one in self._of(number)}[meter_id],
-            "span = ?": LENGTHS[span],
-            "customer_id = ?": selection.customer_id,
-            "start >= ?": selection.start,
-            "start < ?": selection.end,
-        }
+        one = next(one for one in self._of(number) if one.stored.meter.id == meter_id)
+        return self._totals(one, span, selection, whole)
+
+    def _totals(self, one: _Metered, span: Span, selection: Selection, whole: bool) -> Iterator[Total]:
+        conditions: dict[str, Any] = {"meter = ?": one.number, "span = ?": LENGTHS[span]}
+        if selection.customer_id is None:
+            conditions |= {"start >= ?": selection.start, "start < ?": selection.end}
+        else:
+            starts = self._starts(one.number, span, selection)
+            conditions |= {
+                "start IN (SELECT value FROM json_each(?))": starts,
+                "customer_id = ?": selection.customer_id,
+            }
         given = {condition: value for condition, value in conditions.items() if value is not None}
-        query = f"SELECT customer_id, start, quantity, at FROM totals WHERE {' AND '.join(given)}"
-        return (
-            Total(customer_id, start, Amount(Decimal(quantity), at))
-            for customer_id, start, quantity, at in self._rows(query, *given.values())
-        )
+        aggregation = one.stored.meter.aggregation
+        columns, group = "customer_id, start, quantity, at, arrival", ""
+        if whole:
+            # SQLite takes a column that is not aggregated from the row that has max(at).
+            quantity = "quantity" if aggregation.type == "last" else "group_concat(quantity)"
+            columns, group = f"customer_id, min(start), {quantity}, max(at), arrival", "GROUP BY customer_id"
+        query = f"SELECT {columns} FROM totals WHERE {' AND '.join(given)} {group}"
+        for customer_id, start, quantities, at, arrival in self._rows(query, *given.values()):
+            amounts = (Amount(Decimal(quantity), at, arrival) for quantity in quantities.split(","))
+            yield Total(customer_id, start, reduce(aggregation.merged, amounts))
+
+    def _starts(self, meter: int, span: Span, selection: Selection) -> str:
+        """Where spans begin, as JSON: of one customer they are looked up one by one, not found among all others."""
+        length = LENGTHS[span]
+        found = f"FROM totals WHERE meter = {meter} AND span = {length}"  # two queries: SQLite looks each up at once
+        query = f"SELECT ifnull((SELECT min(start) {found}), 0), ifnull((SELECT max(start) {found}), -1)"
+        ((first, last),) = self._rows(query)
+        if selection.start is not None:
+            first = max(first, -(-selection.start // length) * length)
+        if selection.end is not None:
+            last = min(last, selection.end - 1)
+        return json.dumps(list(range(first, last + 1, length)))
 
     def catch_up(self, limit: int = 5_000) -> bool:
         return any(self._add_to_totals(ledger, limit) for ledger in tuple(self._behind))
@@ -223,10 +249,12 @@ class SQLiteStore:
             return False
         behind = [one for one in metered if one.totalled == low]
         high = min([low + limit, head, *(one.totalled for one in metered if one.totalled > low)])
-        query = "SELECT event_name, customer_id, timestamp, metadata FROM events WHERE arrival > ? AND arrival <= ?"
+        # Not by an index: for each part, the planner would go through all events of the ledger.
+        columns = "arrival, event_name, customer_id, timestamp, metadata"
+        query = f"SELECT {columns} FROM events NOT INDEXED WHERE arrival > ? AND arrival <= ?"
         rows: list[_Row] = [
-            (name, customer_id, timestamp, _read_metadata(text))
-            for name, customer_id, timestamp, text in self._rows(
+            (arrival, name, customer_id, timestamp, _read_metadata(text))
+            for arrival, name, customer_id, timestamp, text in self._rows(
                 f"{query} AND ledger = ? ORDER BY arrival", low, high, ledger
             )
         ]
@@ -243,12 +271,12 @@ class SQLiteStore:
     def _merge(self, one: _Metered, span: Span, added: Mapping[tuple[str, int], Amount]) -> None:
         merged = one.stored.meter.aggregation.merged
         key = f"meter = {one.number} AND span = {LENGTHS[span]} AND customer_id = ? AND start = ?"
-        rows: list[tuple[str, int, str, int]] = []
+        rows: list[tuple[str, int, str, int, int]] = []
         for place, amount in added.items():
-            found = self._db.execute(f"SELECT quantity, at FROM totals WHERE {key}", place).fetchone()
-            whole = merged(Amount(Decimal(found[0]), found[1]), amount) if found else amount
-            rows.append((*place, str(whole.quantity), whole.at))
-        values = f"{one.number}, {LENGTHS[span]}, ?, ?, ?, ?"
+            found = self._db.execute(f"SELECT quantity, at, arrival FROM totals WHERE {key}", place).fetchone()
+            whole = merged(Amount(Decimal(found[0]), *found[1:]), amount) if found else amount
+            rows.append((*place, str(whole.quantity), whole.at, whole.arrival))
+        values = f"{one.number}, {LENGTHS[span]}, ?, ?, ?, ?, ?"
         self._db.executemany(f"INSERT OR REPLACE INTO totals VALUES ({values})", rows)
 
     def count_events(self) -> int:
@@ -350,10 +378,13 @@ def _insert(rows: int, ledger: int) -> str:
 def _by_hour(meter: Meter, rows: Iterable[_Row]) -> dict[tuple[str, int], Amount]:
     """What a meter reads of some rows, by customer and hour."""
     read, merged, takes = meter.aggregation.amount, meter.aggregation.merged, remembered(meter)
+    is_last = meter.aggregation.type == "last"
     found: dict[tuple[str, int], Amount] = {}
-    for name, customer_id, timestamp, metadata in rows:
+    for arrival, name, customer_id, timestamp, metadata in rows:
         if name != meter.event_name or not takes(metadata) or not (amount := read(metadata, timestamp)):
             continue
+        if is_last:
+            amount = amount._replace(arrival=arrival)
         place = customer_id, timestamp // HOUR * HOUR
         earlier = found.get(place)
         found[place] = merged(earlier, amount) if earlier else amount

@@ -106,8 +106,10 @@ class Store(Protocol):
         """Those selected: in the order of arrival; or newest first, then by event id."""
         ...
 
-    def totals(self, ledger: str, meter_id: str, span: Span, selection: Selection) -> Iterable[Total] | None:
-        """What a meter reads by customer, and by each hour or day that begins within the selection.
+    def totals(
+        self, ledger: str, meter_id: str, span: Span, selection: Selection, *, whole: bool = False
+    ) -> Iterable[Total] | None:
+        """What a meter reads by customer, and unless `whole`, by each hour or day that begins within the selection.
 
         None where the store keeps no totals: they must be worked out from the events.
         """
@@ -172,7 +174,9 @@ class MemoryStore:
             chosen.sort(key=lambda record: (-record.timestamp, record.event_id))
         return iter(chosen)
 
-    def totals(self, ledger: str, meter_id: str, span: Span, selection: Selection) -> Iterable[Total] | None:
+    def totals(
+        self, ledger: str, meter_id: str, span: Span, selection: Selection, *, whole: bool = False
+    ) -> Iterable[Total] | None:
         return None
 
     def catch_up(self, limit: int = 5_000) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -71,7 +72,7 @@ class Place(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """An amount of one customer. Pieces come in an order in which amounts may be merged."""
+    """An amount of one customer."""
 
     customer_id: str
     start: int
@@ -89,33 +90,36 @@ class Reading(NamedTuple):
 
 def read(store: Store, ledger: str, meter: Meter, question: Question) -> Reading:
     """What a meter reads; one without an id is read from the events alone."""
-    window = _windows(question)
+    window, merged = _windows(question), meter.aggregation.merged
+    is_finer = bool(window) or question.group_by is not None
     whole: dict[None, Amount] = {}
     customers: dict[str, Amount] = {}
     items: dict[Place, Amount] = {}
-    has_items = bool(window or question.per_customer or question.group_by is not None)
-    merged = meter.aggregation.merged
 
     def add(found: dict[Any, Amount], key: Any, amount: Amount) -> None:
         earlier = found.get(key)
         found[key] = merged(earlier, amount) if earlier else amount
 
     for customer_id, start, group, amount in _pieces(store, ledger, meter, question):
-        add(whole, None, amount)
         add(customers, customer_id, amount)
-        if has_items:
-            place = Place(
-                window(start) if window else None,
-                customer_id if question.per_customer else None,
-                group,
-                type(group).__name__,
-            )
-            add(items, place, amount)
+        if is_finer:
+            who = customer_id if question.per_customer else None
+            add(items, Place(window(start) if window else None, who, group, _kind(group)), amount)
+    for customer_id, amount in customers.items():  # few, where there are many pieces
+        add(whole, None, amount)
+        if question.per_customer and not is_finer:
+            items[Place(None, customer_id, None, _kind(None))] = amount
     return Reading(
         whole.get(None, _NONE).quantity,
         {customer_id: amount.quantity for customer_id, amount in sorted(customers.items())},
         {place: amount.quantity for place, amount in sorted(items.items(), key=_order)},
     )
+
+
+def _kind(group: MetadataValue | None) -> str:
+    """What tells true from 1; one number is like another."""
+    is_number = isinstance(group, (int, float)) and not isinstance(group, bool)
+    return "number" if is_number else type(group).__name__
 
 
 def answer(meter: Meter, reading: Reading, question: Question) -> dict[str, Any]:
@@ -173,17 +177,29 @@ def _windows(question: Question) -> Callable[[int], int] | None:
 
 
 def _local_start(moment: datetime, question: Question) -> int:
-    local = moment.astimezone(question.zone)
     if question.window == "day":
-        return micros(_midnight(local.replace(tzinfo=None), question.zone))
-    # An hour of the wall clock comes twice where the clock is set back: `fold` tells which.
-    return micros(local.replace(minute=0, second=0, microsecond=0).astimezone(UTC))
+        return micros(_midnight(moment.astimezone(question.zone), question.zone))
+    return _hour_edge(micros(moment), -_QUARTER, question.zone) + _QUARTER
 
 
 def _midnight(day: datetime, zone: ZoneInfo) -> datetime:
-    """The first moment of a day: where the clock skips midnight, the moment after."""
-    start = day.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=zone)
+    """The first moment of a day: where the clock skips midnight, the moment after; where it comes twice, the first."""
+    start = day.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=zone, fold=0)
     return start.astimezone(UTC)
+
+
+def _hour_edge(moment: int, step: int, zone: ZoneInfo) -> int:
+    """The next quarter, going by `step`, that is in another hour of the wall clock, or at another offset from UTC."""
+    quarter = moment // _QUARTER * _QUARTER
+    hour = _hour(quarter, zone)
+    while _hour(quarter, zone) == hour:
+        quarter += step
+    return quarter
+
+
+def _hour(moment: int, zone: ZoneInfo) -> tuple[int, timedelta | None]:
+    local = from_micros(moment).astimezone(zone)
+    return local.hour, local.utcoffset()
 
 
 def _next(start: int, question: Question) -> int:
@@ -191,7 +207,7 @@ def _next(start: int, question: Question) -> int:
     if question.window == "minute":
         return start + 60_000_000
     if question.window == "hour":
-        return start + HOUR
+        return _hour_edge(start, _QUARTER, question.zone)
     local = from_micros(start).astimezone(question.zone).replace(tzinfo=None)
     return micros(_midnight(local + timedelta(days=1), question.zone))
 
@@ -210,7 +226,14 @@ def _span(meter: Meter, question: Question) -> Span | None:
         return None
     if question.window is None or (question.window == "day" and question.zone.key == "UTC"):
         return "day"
-    return "hour" if question.zone.key == "UTC" else None
+    return "hour" if _has_whole_hours(question.zone) else None
+
+
+@cache
+def _has_whole_hours(zone: ZoneInfo) -> bool:
+    """Whether the hours of a zone are those of UTC, from 2000 on: then totals by hour answer for it."""
+    days = (datetime(year, month, 1, tzinfo=zone) for year in range(2000, 2040) for month in range(1, 13))
+    return not any((day.utcoffset() or timedelta()) % timedelta(hours=1) for day in days)
 
 
 def _totalled(store: Store, ledger: str, meter: Meter, question: Question, span: Span) -> Iterator[_Piece]:
@@ -219,7 +242,7 @@ def _totalled(store: Store, ledger: str, meter: Meter, question: Question, span:
     kinds: tuple[Span | None, ...] = (None, "hour", "day") if span == "day" else (None, "hour")
     for kind, start, end in _parts(chosen.start, chosen.end, kinds):
         part = replace(chosen, start=start, end=end)
-        totals = store.totals(ledger, meter.id or "", kind, part) if kind else None
+        totals = store.totals(ledger, meter.id or "", kind, part, whole=not question.window) if kind else None
         if totals is None:
             yield from _counted(store, ledger, meter, part, None)
         else:
@@ -253,11 +276,13 @@ def _parts(
 
 def _counted(store: Store, ledger: str, meter: Meter, selection: Selection, group_by: str | None) -> Iterator[_Piece]:
     """Event by event, in the order of arrival."""
-    takes, read_amount = remembered(meter), meter.aggregation.amount
-    for record in store.records(ledger, replace(selection, event_name=meter.event_name)):
+    takes, read_amount, is_last = remembered(meter), meter.aggregation.amount, meter.aggregation.type == "last"
+    for number, record in enumerate(store.records(ledger, replace(selection, event_name=meter.event_name))):
         metadata = record.metadata
         if takes(metadata) and (amount := read_amount(metadata, record.timestamp)):
             group = None if group_by is None else metadata.get(group_by)
+            if is_last:
+                amount = amount._replace(arrival=number)
             yield _Piece(record.customer_id, record.timestamp, group, amount)
 
 
