@@ -236,7 +236,7 @@ class SQLiteStore:
             last = min(last, selection.end - 1)
         return json.dumps(list(range(first, last + 1, length)))
 
-    def catch_up(self, limit: int = 5_000) -> bool:
+    def catch_up(self, limit: int = 1_000) -> bool:
         return any(self._add_to_totals(ledger, limit) for ledger in tuple(self._behind))
 
     def _add_to_totals(self, ledger: int, limit: int) -> bool:

@@ -115,7 +115,7 @@ class Store(Protocol):
         """
         ...
 
-    def catch_up(self, limit: int = 5_000) -> bool:
+    def catch_up(self, limit: int = 1_000) -> bool:
         """Add up to `limit` events to the totals, before a reading has to wait for it. Whether there are more."""
         ...
 
@@ -179,7 +179,7 @@ class MemoryStore:
     ) -> Iterable[Total] | None:
         return None
 
-    def catch_up(self, limit: int = 5_000) -> bool:
+    def catch_up(self, limit: int = 1_000) -> bool:
         return False
 
     def count_events(self) -> int:
