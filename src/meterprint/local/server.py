@@ -136,7 +136,9 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._is_in_body:
-            data = _UPGRADE.sub(rb"\1X-Offer:", data)
+            head = data[: data.find(b"\r\n\r\n")]  # the rest may be a long body
+            if _UPGRADE.search(head):
+                data = _UPGRADE.sub(rb"\1X-Offer:", head) + data[len(head) :]
         self._spare += len(data)
         super().data_received(data)
         if self._spare > (_MOST_LEFT if self._is_in_body and self.cycle.response_complete else _MOST_HEADERS):
