@@ -281,7 +281,8 @@ class SQLiteStore:
 
     def count_events(self) -> int:
         if self._count is None:
-            ((self._count,),) = self._rows("SELECT count(*) FROM events")
+            ((count,),) = self._rows("SELECT count(*) FROM events")
+            self._count = int(count)
         return self._count
 
     def put_meter(self, ledger: str, stored: StoredMeter) -> None:
