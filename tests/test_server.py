@@ -81,3 +81,10 @@ def test_a_body_that_does_not_come_is_answered_and_others_meanwhile_too() -> Non
         text = slow.recv(4096)
     assert text.startswith(b"HTTP/1.1 408 ")
     assert b"the body did not come within 0.3 s: send it at once" in text
+
+
+def test_it_has_stand_ins_for_llm_providers() -> None:
+    with Server(create_app(MemoryStore())) as server:
+        answer = httpx.get(f"{server.url}/standins/openai/v1/models", headers={"Authorization": "Bearer any"})
+    assert answer.status_code == 200
+    assert answer.json()["object"] == "list"

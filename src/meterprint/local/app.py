@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from ..errors import APIError, Problem, ValidationError
 from ..event import Event, format_timestamp, shown, utc_now
@@ -39,6 +39,7 @@ from .requests import (
     query_of,
     selection_of,
 )
+from .standins import standins
 from .store import Record, Store, StoredMeter, StoreError
 from .warnings import warnings_for
 
@@ -77,7 +78,12 @@ def create_app(
     limit = RateLimit(*TIERS[rate_limit]) if rate_limit else None
     api = _API(store, clock, limit)
     app = Starlette(
-        routes=[*api.routes(), *Additions(store, clock, api.lives).routes(), *_DASHBOARD_ROUTES],
+        routes=[
+            *api.routes(),
+            *Additions(store, clock, api.lives).routes(),
+            *_DASHBOARD_ROUTES,
+            Mount("/standins", routes=standins()),
+        ],
         exception_handlers={
             ValidationError: answer_error,
             APIError: answer_error,
