@@ -248,7 +248,7 @@ def readme_rows(report: Report) -> list[tuple[str, str]]:
     return [
         (f"{way}, {ids} ids", f"{report.rate(ids, way):,.0f} events/s{_part(report, ids, way)}")
         for ids in IDS
-        for way in (RAW, WAYS[-1].name)
+        for way in (RAW, *(way.name for way in WAYS if way.connections == 1))
     ]
 
 

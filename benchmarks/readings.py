@@ -10,7 +10,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -180,15 +180,18 @@ def measure(path: Path, count: int, repeats: int) -> Result:
     return Result(count, seconds, sum(steps), max(steps) * 1000, size, readings, first, memory, busy)
 
 
-def measured(sizes: Sequence[int], repeats: int) -> Report:
-    """Everything, with what is done on stderr."""
+def measured(sizes: Sequence[int], repeats: int) -> Iterator[Result]:
+    """Everything with each number of events, with what is done on stderr."""
     console = Console(stderr=True)
-    results: list[Result] = []
     for size in sizes:
         console.print(f"{size:,} events ...")
         with TemporaryDirectory() as folder:
-            results.append(measure(Path(folder, "ledger.db"), size, repeats))
-    return Report(machine(), repeats, results)
+            yield measure(Path(folder, "ledger.db"), size, repeats)
+
+
+def merged(known: Iterable[Result], new: Iterable[Result]) -> list[Result]:
+    """The new results, and those known of other numbers of events."""
+    return [result for _, result in sorted({result.events: result for result in (*known, *new)}.items())]
 
 
 def markdown(report: Report) -> str:
@@ -236,7 +239,7 @@ def readme_rows(report: Report) -> list[tuple[str, str]]:
 LANGUAGES: dict[str, dict[str, str]] = {
     "en": {},
     "sv": {
-        "all time": "all tid",
+        "all time": "utan tidsgräns",
         "from 07:13 to 07:13": "från 07:13 till 07:13",
         "stored events": "lagrade händelser",
         "ms for a reading; less is better": "ms för en avläsning; mindre är bättre",
@@ -293,13 +296,15 @@ def draw(panel: Any, report: Report, asked: Asked, say: Callable[[str], str]) ->
 def main() -> None:
     """Measure everything, and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, metavar="EVENTS", help="how many are stored")
+    parser.add_argument("--sizes", nargs="+", type=int, metavar="EVENTS", help="how many are stored")
     parser.add_argument("--repeats", type=int, default=25, help="of each question, for each meter (default: 25)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="show the figures of this file, and measure nothing")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="take what --sizes does not name from here")
     parser.add_argument("--docs", type=Path, metavar="FOLDER", help="where en/assets and sv/assets get the plot")
     options = parser.parse_args()
-    report = Report.read(options.read) if options.read else measured(options.sizes, options.repeats)
+    known = Report.read(options.read).results if options.read else []
+    sizes = options.sizes or (() if known else SIZES)
+    report = Report(machine(), options.repeats, merged(known, measured(sizes, options.repeats)))
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     for language in LANGUAGES if options.docs else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,8 +23,10 @@ from meterprint.testing import InProcess, MeteringAPI
 @contextmanager
 def serving() -> Iterator[str]:
     """The stand-ins over HTTP; gives their address."""
+    gc.freeze()  # the SDKs' many objects, which would make each collection in a test slow
     with Server(Starlette(routes=[Mount("/standins", routes=standins())])) as server:
         yield f"{server.url}/standins"
+    gc.unfreeze()
 
 
 @dataclass

@@ -21,10 +21,12 @@ from meterprint import Event
 from meterprint.blueprints.llm import LLMMeter
 from meterprint.blueprints.llm.answer import Request, StreamedAnswer, WholeAnswer
 from meterprint.blueprints.llm.events import Events
+from meterprint.blueprints.llm.transport import metered
 
 Handler: TypeAlias = Callable[[httpx2.Request], httpx2.Response]
 
 USAGE: dict[str, Any] = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
+DONE_USAGE = {"input_tokens": 9, "output_tokens": 5, "total_tokens": 14}
 ASK: Any = {"model": "m", "messages": [{"role": "user", "content": "Hello there"}]}
 SSE = {"content-type": "text/event-stream; charset=utf-8"}
 
@@ -148,7 +150,16 @@ def test_events_put_together_are_the_bytes_that_came(parts: list[bytes], places:
     events = Events()
     pieces = [event for piece in cut(text, places) for event in events.feed(piece)]
     assert b"".join(pieces) + events.rest() == text
+    bytewise = Events()
+    assert pieces == Events().feed(text) == [event for byte in text for event in bytewise.feed(bytes([byte]))]
     assert all(event.endswith((b"\n\n", b"\n\r\n", b"\r\r")) for event in pieces)
+
+
+@pytest.mark.parametrize("fields", [{"choices": None}, {"choices": []}])
+def test_a_last_chunk_without_choices_is_taken_out_however_it_says_so(fields: Any, bench: Bench) -> None:
+    shown = event(chunk("Hi"))
+    stream = shown + event({**chunk(usage=USAGE), **fields})
+    assert streamed(client_of(bench, lambda request: httpx2.Response(200, headers=SSE, stream=Pieces(stream)))) == shown
 
 
 def test_a_last_chunk_that_has_usage_and_choices_stays(bench: Bench) -> None:
@@ -246,6 +257,16 @@ def test_a_body_that_is_signed_stays_as_it_is(bench: Bench) -> None:
     assert bench.only().metadata["estimated"] is True
 
 
+def test_azure_is_metered_and_keeps_its_type(bench: Bench) -> None:
+    http = httpx2.Client(transport=httpx2.MockTransport(openai_like))
+    here: Any = {"azure_endpoint": "https://my.openai.azure.com", "api_version": "2026-10-01", "api_key": "k"}
+    client = bench.meter.wrap(openai.AzureOpenAI(**here, http_client=http))
+    assert type(client) is openai.AzureOpenAI
+    assert streamed(client) == PLAIN
+    assert buckets(bench.only()) == (9, 0, 0, 5, 0)
+    assert bench.only().metadata["provider"] == "azure"
+
+
 @pytest.mark.parametrize(
     ("base_url", "provider"),
     [
@@ -264,6 +285,24 @@ def test_the_address_tells_who_answers(base_url: str, provider: str, bench: Benc
     client_of(bench, lambda request: httpx2.Response(200, json=ANSWER), base_url).chat.completions.create(**ASK)
     assert bench.only().metadata["provider"] == provider
     assert bench.only().event_id == Event.id_for(provider, "chatcmpl-whole123")
+
+
+class Cut(Pieces):
+    """A stream whose connection breaks."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.pieces
+        raise httpx2.ReadError("cut")
+
+
+def test_a_cut_is_billed_at_once_even_if_the_error_is_kept(bench: Bench) -> None:
+    client = client_of(bench, lambda request: httpx2.Response(200, headers=SSE, stream=Cut(event(chunk("Hello")))))
+    request = client._client.build_request("POST", "http://llm.test/v1/chat/completions", json={**ASK, "stream": True})
+    response = client._client.send(request, stream=True)
+    with pytest.raises(httpx2.ReadError) as kept:
+        response.read()
+    assert kept.value.__traceback__
+    assert buckets(bench.only()) == (3, 0, 0, 2, 0)
 
 
 # Answers in one piece.
@@ -290,23 +329,32 @@ def test_json_that_nobody_reads_to_its_end_is_estimated(bench: Bench, caplog: py
     assert not caplog.records
 
 
-def vectors(size: int) -> bytes:
-    data = [{"object": "embedding", "index": 0, "embedding": "A" * size}]
+def vectors(number: int) -> bytes:
+    data = [{"object": "embedding", "index": index, "embedding": [index / 7] * 3} for index in range(number)]
     return json.dumps({"object": "list", "data": data, "model": "text-embedding-3-small", "usage": USAGE}).encode()
 
 
-@pytest.mark.parametrize("size", [100, 300_000, 3_000_000])
+@pytest.mark.parametrize("number", [1, 3_000, 30_000])
 @pytest.mark.parametrize("pieces", [1, 40])
-def test_of_long_json_only_the_ends_are_kept(size: int, pieces: int) -> None:
-    body = vectors(size)
+def test_of_long_json_only_the_ends_are_kept(number: int, pieces: int) -> None:
+    body = vectors(number)
     answer = WholeAnswer()
-    for piece in cut(body, [len(body) * part // pieces for part in range(pieces)]):
+    for piece in filter(None, cut(body, [len(body) * part // pieces for part in range(pieces)])):
         assert answer.feed(piece) is piece
     if pieces > 1:
         assert sum(map(len, answer._parts)) < 400_000
     reading = answer.read(Request("openai", "embedding"), is_whole=True)
     assert reading
     assert (reading[0].model, reading[0].input_tokens, reading[1]) == ("text-embedding-3-small", 9, [])
+
+
+def test_the_ids_of_long_json_are_those_at_its_head() -> None:
+    item = {"id": "msg_9", "model": "other", "text": "x" * 300_000}
+    answer = WholeAnswer()
+    answer.feed(json.dumps({"id": "resp_1", "model": "m", "output": [item], "usage": DONE_USAGE}).encode())
+    reading = answer.read(Request("openai", "responses"), is_whole=True)
+    assert reading
+    assert (reading[0].response_id, reading[0].model, reading[0].total_tokens) == ("resp_1", "m", 14)
 
 
 def test_a_usage_in_what_a_model_wrote_is_not_mistaken_for_its_own() -> None:
@@ -364,9 +412,6 @@ def response(status: str, usage: Any, *, background: bool = True) -> dict[str, A
     }
 
 
-DONE_USAGE = {"input_tokens": 9, "output_tokens": 5, "total_tokens": 14}
-
-
 def test_a_response_in_the_background_is_billed_when_it_is_there(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -381,10 +426,24 @@ def test_a_response_in_the_background_is_billed_when_it_is_there(
     assert not caplog.records
 
 
+def test_a_stream_of_a_response_in_the_background_is_billed_too(bench: Bench) -> None:
+    events = [
+        {"type": "response.created", "response": response("in_progress", None)},
+        {"type": "response.completed", "response": response("completed", DONE_USAGE)},
+    ]
+    stream = b"".join(map(event, events))
+    client = client_of(bench, lambda request: httpx2.Response(200, headers=SSE, stream=Pieces(stream)))
+    assert len(list(client.responses.retrieve("resp_1", stream=True, starting_after=0))) == 2
+    assert buckets(bench.only()) == (9, 0, 0, 5, 0)
+
+
 def test_looking_at_a_response_bills_nothing(bench: Bench) -> None:
     answer = response("completed", DONE_USAGE, background=False)
     client = client_of(bench, lambda request: httpx2.Response(200, json=answer))
     client.responses.retrieve("resp_1")
+    stream = event({"type": "response.completed", "response": answer})
+    client = client_of(bench, lambda request: httpx2.Response(200, headers=SSE, stream=Pieces(stream)))
+    assert len(list(client.responses.retrieve("resp_1", stream=True))) == 1
     assert bench.recorded() == []
 
 
@@ -415,6 +474,38 @@ def test_a_bug_of_ours_is_logged_with_the_id_and_the_answer_passes(
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.getMessage() == "openai response chatcmpl-abc12345 was not metered"
     assert record.exc_info
+
+
+class Awkward(httpx2.Headers):
+    """Headers that break whatever reads one of them."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if key in {"content-type", "accept-encoding"}:
+            raise RuntimeError("a bug of ours")
+        return super().get(key, default)
+
+
+def test_a_bug_of_ours_before_or_after_the_call_is_logged_and_the_answer_passes(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        answer = openai_like(request)
+        answer.headers = Awkward(answer.headers)
+        return answer
+
+    def make_awkward(request: httpx2.Request) -> None:
+        request.headers = Awkward(request.headers)
+
+    http = httpx2.Client(transport=httpx2.MockTransport(handler))
+    tap = LLMMeter(bench.recorder, customer_id="cus_ada").tap()
+    metered_http = metered(http, tap)
+    request = metered_http.build_request("POST", "http://llm.test/v1/responses", json={"stream": True})
+    make_awkward(request)
+    assert metered_http.send(request, stream=True).read() == PLAIN
+    assert "a call is not metered" in caplog.text
+    plain = metered_http.build_request("POST", "http://llm.test/v1/chat/completions", json={"stream": True})
+    assert metered_http.send(plain, stream=True).read() == COUNTED
+    assert "a response was not metered" in caplog.text
 
 
 def test_two_meters_on_one_client_do_not_meet(bench: Bench) -> None:

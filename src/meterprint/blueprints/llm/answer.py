@@ -131,7 +131,7 @@ class StreamedAnswer:
 
     def _without_usage(self, event: bytes) -> bytes:
         self._see(event)
-        if event is self._last_usage and _fields(event).get("choices") == []:
+        if event is self._last_usage and not _fields(event).get("choices"):
             return b""
         return event.replace(_NO_USAGE, b"", 1)
 

@@ -25,8 +25,8 @@ class LLMMeter:
     """Records one `llm.usage` event for each answer that the clients which it wraps get from a model.
 
     It never changes, delays or fails a call: what goes wrong in metering is logged. An answer whose end did not
-    come, and one without usage, is metered with what is known of it, and marked `estimated`. Without a customer, the
-    event becomes a dead letter.
+    come, and one without usage, is metered with what is known of it, and marked `estimated`: when it is closed, or
+    when Python collects it. Without a customer, the event becomes a dead letter.
 
     Args:
         recorder: Takes the events.
