@@ -216,9 +216,9 @@ class SQLiteStore:
         aggregation = one.stored.meter.aggregation
         columns, group = "customer_id, start, quantity, at, arrival", ""
         if whole:
-            # SQLite takes a column that is not aggregated from the row that has max(at).
+            # SQLite takes a bare column from the row that has max(at): with one min or max, not with two.
             quantity = "quantity" if aggregation.type == "last" else "group_concat(quantity)"
-            columns, group = f"customer_id, min(start), {quantity}, max(at), arrival", "GROUP BY customer_id"
+            columns, group = f"customer_id, start, {quantity}, max(at), arrival", "GROUP BY customer_id"
         query = f"SELECT {columns} FROM totals WHERE {' AND '.join(given)} {group}"
         for customer_id, start, quantities, at, arrival in self._rows(query, *given.values()):
             amounts = (Amount(Decimal(quantity), at, arrival) for quantity in quantities.split(","))
