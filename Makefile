@@ -1,5 +1,6 @@
 # Two commands do everything: `make up` and `make test`. Both bring what they need into .venv.
 PYTHON ?= python3
+WORKERS ?= auto
 BIN := .venv/bin
 
 export GOCACHE := $(CURDIR)/.cache/go-build
@@ -23,7 +24,7 @@ ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage run -m pytest --numprocesses $(WORKERS) --dist worksteal
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 endif

@@ -21,7 +21,7 @@ from xml.etree import ElementTree as ET
 import api_contract
 import api_page
 from command_output import outputs
-from meterprint import Blueprint, invoice
+from meterprint import Blueprint, Field, Sample, invoice
 from meterprint.blueprints import BLUEPRINTS
 from meterprint.event import Event, format_timestamp, parse_timestamp
 from meterprint.pricing import WORDS, money
@@ -289,23 +289,34 @@ def tables(blueprint: Blueprint, texts: Texts) -> dict[str, str]:
     samples = [
         (
             texts.number(f"{sample.times:,}"),
-            " ".join(f"`{key}={sample.metadata[key]}`" for key in told(blueprint)),
-            texts.number(f"{int(sample.metadata['response_bytes']):,}"),
+            " ".join(f"`{key}={json.dumps(sample.metadata[key]).strip('"')}`" for key in told(blueprint, sample)),
+            "<br>".join(f"`{key}={sample.metadata[key]}`" for key in measured(blueprint, sample)),
         )
         for sample in blueprint.samples
     ]
     return {
         "events": "\n\n".join(kinds),
         "meters": table([texts(t) for t in ("Meter", "Aggregation", "What it counts", "Unit", "Description")], meters),
-        "samples": table([texts(t) for t in ("Events", "What they say", "Bytes of each")], samples, align="rlr"),
+        "samples": table([texts(t) for t in ("Events", "What they say", "Amounts of each")], samples, align="rll"),
         "invoice": table([texts(t) for t in ("Meter", "How the amount comes about", "Amount")], lines, align="llr"),
     }
 
 
-def told(blueprint: Blueprint) -> list[str]:
-    """The keys in which the samples differ, bytes aside."""
-    keys = [field.name for field in blueprint.events[0].fields if field.required]
-    return [key for key in keys if "bytes" not in key and len({s.metadata[key] for s in blueprint.samples}) > 1]
+def differing(blueprint: Blueprint, sample: Sample) -> list[Field]:
+    """The fields in which samples of one event differ."""
+    (kind,) = (kind for kind in blueprint.events if kind.name == sample.event_name)
+    alike = [other for other in blueprint.samples if other.event_name == sample.event_name]
+    return [field for field in kind.fields if field.required and len({s.metadata[field.name] for s in alike}) > 1]
+
+
+def told(blueprint: Blueprint, sample: Sample) -> list[str]:
+    """What tells a sample from the others, amounts aside."""
+    return [field.name for field in differing(blueprint, sample) if not field.unit and sample.metadata[field.name]]
+
+
+def measured(blueprint: Blueprint, sample: Sample) -> list[str]:
+    """The amounts of a sample, which are not 0."""
+    return [field.name for field in differing(blueprint, sample) if field.unit and sample.metadata[field.name]]
 
 
 def sample_event(blueprint: Blueprint) -> Event:

@@ -1,7 +1,6 @@
 """Every snippet, in every language: what it prints, what it leaves, and how it fails."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from meterprint.snippets import (
     find_recipe,
     find_recipes,
     find_root,
+    inherited,
     ledger_of,
     missing_tools,
     program_environment,
@@ -50,6 +50,16 @@ FIRST_EVENT = [
     if recipe.folder.name == "first_event"
     for program in recipe.programs
 ]
+POLYGLOT = {"python", "httpx", "ts", "go", "curl"}
+LANGUAGES_OF = {
+    "api_gateway/first_event": POLYGLOT,
+    "api_gateway/fastapi": {"python", "ts", "go"},
+    "llm/openai_chat": POLYGLOT,
+    "llm/openai_stream": {"python", "ts"},
+    "llm/anthropic_messages": {"python", "ts", "go", "curl"},
+    "llm/gemini": {"python", "ts"},
+    "llm/vercel_ai_sdk": {"ts"},
+}
 RUFF_BINARY = str(Path(sys.executable).parent / "ruff")
 PYTHON = sorted(path for path in (ROOT / "snippets").rglob("*.py") if not {"node_modules", "testing"} & set(path.parts))
 RUFF = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]
@@ -132,8 +142,11 @@ async def _nowhere(message: Any) -> None:
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(ROOT / "snippets")))
 def test_a_python_snippet_is_tidy_and_prints_what_it_says(
-    path: Path, eval_example: EvalExample, metering_api: MeteringAPI
+    path: Path, eval_example: EvalExample, metering_api: MeteringAPI, served: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    standins = program_environment(served.url, "k")
+    for name in standins.keys() - {"METERING_API_URL", "METERING_API_KEY"}:
+        monkeypatch.setenv(name, standins[name])
     example = CodeExample.create(path.read_text(), path=path.absolute(), prefix="python")
     eval_example.set_config(
         line_length=RUFF["line-length"],
@@ -209,11 +222,10 @@ def run_alone(program: Program, environment: Mapping[str, str]) -> subprocess.Co
 
 
 def run_program(program: Program, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("METERING_")}
     return subprocess.run(
         command(program),
         check=False,
-        env={**inherited, **tool_environment(program.path), **environment},
+        env={**inherited(), **tool_environment(program.path), **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -268,11 +280,9 @@ def test_the_environment_block_of_the_pages_names_the_local_api() -> None:
     assert shown == f"http://127.0.0.1:{DEFAULT_PORT} {LOCAL_KEY}\n"
 
 
-def test_every_recipe_has_every_language() -> None:
-    for recipe in RECIPES:
-        assert {"python", "ts", "go"} <= {program.lang for program in recipe.programs}, recipe.name
-    first = {program.lang for program in find_recipe(ROOT, "api_gateway/first_event").programs}
-    assert {"python", "httpx", "ts", "go", "curl"} <= first
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_every_recipe_has_the_languages_that_readers_expect(recipe: Recipe) -> None:
+    assert LANGUAGES_OF.get(recipe.name, {"python"}) == {program.lang for program in recipe.programs}
 
 
 class Forgetful(MemoryStore):

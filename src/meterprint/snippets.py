@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from .blueprint import Blueprint
 from .blueprints import BLUEPRINTS
@@ -20,7 +21,34 @@ from .event import OLDEST, Event, utc_now
 
 TIMEOUT = 120.0  # seconds that one program may take, the first compilation of Go included
 MEASURED = "(measured)"
+STAND_IN = "stand-in"  # the key of a provider that is stood in for
 _LOCKED_TOOLS = frozenset({"go", "node", "npm"})
+
+
+class Provider(NamedTuple):
+    """A provider of models.
+
+    Attributes:
+        keys: The variables in which its SDK looks for a key.
+        address: The variable in which it looks for an address.
+        standin: The path of its stand-in, from the address of the local metering API.
+    """
+
+    keys: tuple[str, ...]
+    address: str
+    standin: str
+
+
+PROVIDERS: Mapping[str, Provider] = {
+    "openai": Provider(("OPENAI_API_KEY",), "OPENAI_BASE_URL", "/standins/openai/v1"),
+    "anthropic": Provider(("ANTHROPIC_API_KEY",), "ANTHROPIC_BASE_URL", "/standins/anthropic"),
+    "gemini": Provider(("GEMINI_API_KEY", "GOOGLE_API_KEY"), "GOOGLE_GEMINI_BASE_URL", "/standins/gemini"),
+    "groq": Provider(("GROQ_API_KEY",), "GROQ_BASE_URL", "/standins/groq"),
+    "openrouter": Provider(("OPENROUTER_API_KEY",), "OPENROUTER_BASE_URL", "/standins/openrouter/v1"),
+}
+_SET_HERE = frozenset(
+    {URL_VARIABLE, KEY_VARIABLE, *(name for provider in PROVIDERS.values() for name in (*provider.keys, provider.address))}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +99,7 @@ class Recipe:
     Attributes:
         folder: `snippets/<blueprint>/<recipe>`.
         blueprint: Whose events it sends.
-        programs: The reference (Python) first.
+        programs: The reference first: Python, where there is one.
     """
 
     folder: Path
@@ -176,7 +204,7 @@ def run(program: Program, recipe: Recipe, client: MeteringClient, environment: M
         program: What to run.
         recipe: The recipe that it is part of.
         client: Looks into the ledger.
-        environment: METERING_API_URL and METERING_API_KEY for the program.
+        environment: What the program finds in its environment, as from `program_environment`, beside what is inherited.
 
     Raises:
         ConfigurationError: The tool of its language is missing.
@@ -189,7 +217,7 @@ def run(program: Program, recipe: Recipe, client: MeteringClient, environment: M
         done = subprocess.run(
             command(program),
             check=False,
-            env={**os.environ, **tool_environment(program.path), **environment},
+            env={**inherited(), **tool_environment(program.path), **environment},
             capture_output=True,
             text=True,
             encoding="utf-8",
@@ -314,12 +342,43 @@ def _snippets(path: Path) -> Path:
     return next(folder for folder in path.parents if folder.name == "snippets")
 
 
-def program_environment(url: str, key: str) -> dict[str, str]:
-    """The two variables that every snippet reads."""
-    return {URL_VARIABLE: url, KEY_VARIABLE: key}
+def inherited() -> dict[str, str]:
+    """The environment of this process, without what says where programs send events and ask models."""
+    return {name: value for name, value in os.environ.items() if name not in _SET_HERE}
+
+
+def program_environment(url: str, key: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that a snippet reads.
+
+    Args:
+        url: Where the metering API is, with the stand-ins for providers of models.
+        key: The key for it.
+        own: Variables of the user: a provider whose key is in here is asked itself.
+    """
+    environment = {URL_VARIABLE: url, KEY_VARIABLE: key}
+    for provider in PROVIDERS.values():
+        if own and any(own.get(name) for name in provider.keys):
+            environment |= {name: own[name] for name in (*provider.keys, provider.address) if own.get(name)}
+        else:
+            environment |= {provider.keys[0]: STAND_IN, provider.address: f"{url.rstrip('/')}{provider.standin}"}
+    return environment
+
+
+def stood_in(program: Program, environment: Mapping[str, str]) -> list[str]:
+    """The variables for whose want a program asks stand-ins.
+
+    Args:
+        program: What is to run.
+        environment: What it will find, from `program_environment`.
+    """
+    text = program.path.read_text(encoding="utf-8").lower()
+    by_key = [name for name, provider in PROVIDERS.items() if any(key.lower() in text for key in provider.keys)]
+    named = by_key or [name for name in PROVIDERS if name in text]
+    keys = [PROVIDERS[name].keys[0] for name in named]
+    return [key for key in keys if environment.get(key) == STAND_IN]
 
 
 def summary(recipe: Recipe) -> str:
-    """What a recipe shows: the first line of its Python program."""
+    """What a recipe shows: the first line of its reference program."""
     first = recipe.programs[0].path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.strip('"')
+    return first.strip('"/ ')

@@ -37,19 +37,24 @@ def list_recipes() -> None:
 @app.command(epilog=examples("run api_gateway/first_event", "run api_gateway/first_event --lang go"))
 def run(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="As `meterprint list` names it.")],
-    lang: Annotated[str, typer.Option(help="The language: python, ts, go, curl, ...")] = "python",
+    lang: Annotated[str, typer.Option(help="The language: python, ts, go, curl, ...", show_default="the first")] = "",
 ) -> None:
     """Run a snippet; show what it prints, the events that it sends, and what each meter then reads.
 
     It runs against METERING_API_URL if that is set, else against the local metering API if one is running, else
-    against one that it starts.
+    against one that it starts. Models of providers are asked with your key (OPENAI_API_KEY, ...); for want of one,
+    stand-ins answer.
     """
     root = snippets.find_root()
     recipe = snippets.find_recipe(root, name)
-    program = recipe.program(lang)
+    program = recipe.program(lang) if lang else recipe.programs[0]
     snippets.install_tools(root, snippets.missing_tools([program]), err.print)
-    with _api() as (url, key), MeteringClient(url, key) as client, err.status(f"running {program.path.name} ..."):
-        outcome = snippets.run(program, recipe, client, snippets.program_environment(url, key))
+    with _api() as (url, key), MeteringClient(url, key) as client:
+        environment = snippets.program_environment(url, key, os.environ)
+        if variables := snippets.stood_in(program, environment):
+            err.print(f"{' and '.join(variables)} not set: a stand-in at {url} answers, without an account or a bill.")
+        with err.status(f"running {program.path.name} ..."):
+            outcome = snippets.run(program, recipe, client, environment)
     heading(f"{program.path.relative_to(root)} prints")
     sys.stdout.write(outcome.output)
     sys.stdout.flush()
@@ -81,7 +86,7 @@ def check(
 def update(
     names: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE]...", help="All, if none is named.")] = None,
 ) -> None:
-    """Write expected.txt and ledger.json anew from the Python programs, and check the others against them."""
+    """Write expected.txt and ledger.json anew from the first program of each recipe, and check the others against them."""
     for recipe in _recipes(names or []):
         reference = recipe.programs[0]
         with _fresh_api() as (client, environment):
