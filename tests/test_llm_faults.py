@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,10 @@ from llm_bench import Bench, asked, buckets, serving, standin, working
 from llm_shapes import CHAT, CLAUDE, CLIENTS, FLASH, RESPOND, SAID, SHAPES, STREAM, used_up
 from meterprint import MeteringClient, Recorder
 from meterprint.blueprints.llm import LLMMeter
+from meterprint.local.app import create_app
+from meterprint.local.server import Server
+from meterprint.local.store import MemoryStore
+from meterprint.snippets import inherited, program_environment
 from meterprint.testing import InProcess
 
 SDKS = ["openai", "anthropic", "groq", "gemini"]
@@ -142,6 +147,54 @@ def test_a_stream_that_is_dropped_is_billed_when_it_is_collected(bench: Bench) -
     assert bench.only().metadata["estimated"] is True
 
 
+@pytest.mark.parametrize("name", SDKS)
+def test_a_stream_that_somebody_still_holds_is_billed_before_the_recorder_ends(name: str, url: str) -> None:
+    with working(url) as bench:
+        stream = ask(bench.wrapped(name), name, "", stream=True)
+        next(iter(stream))
+        bench.recorder.close()
+        (event,) = bench.api.events
+    assert event.metadata["estimated"] is True
+
+
+LEFT = """
+import os, signal, sys
+from openai import OpenAI
+from meterprint import Recorder
+from meterprint.blueprints.llm import LLMMeter
+
+client = LLMMeter(Recorder.from_env(), customer_id="cus_ada").wrap(OpenAI())
+hello = [{"role": "user", "content": "Hello!"}]
+stream = client.chat.completions.create(model="gpt-4o", messages=hello, stream=True)
+next(stream)
+if sys.argv[1] == "forked":
+    child = os.fork()
+    if not child:
+        sys.exit()  # the stream is the parent's
+    os.waitpid(child, 0)
+    list(stream)
+if sys.argv[1] == "sigterm":
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "estimated"),
+    [("exit", 0, True), ("sigterm", -signal.SIGTERM, True), ("forked", 0, False)],
+)
+def test_a_stream_that_is_open_at_the_end_of_its_process_is_billed_by_that(
+    end: str, status: int, estimated: bool
+) -> None:
+    with Server(create_app(MemoryStore())) as api, MeteringClient(api.url, "k") as client:
+        environment = {**inherited(), **program_environment(api.url, "k")}
+        words = [sys.executable, "-c", LEFT, end]
+        done = subprocess.run(words, check=False, env=environment, capture_output=True, text=True)
+        events = list(client.events())
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert [event.metadata["estimated"] for event in events] == [estimated]
+    assert "closed" not in done.stderr
+
+
 def test_an_exception_while_a_stream_is_read_passes_through_and_bills_what_was_received(bench: Bench) -> None:
     def follow(client: Any) -> None:
         with client.messages.stream(**CLAUDE) as stream:
@@ -213,6 +266,10 @@ def test_a_stream_that_is_open_at_the_end_of_the_process_is_billed(url: str) -> 
 import json, openai
 from meterprint import MeteringClient, Recorder
 from meterprint.blueprints.llm import LLMMeter
+from meterprint.local.app import create_app
+from meterprint.local.server import Server
+from meterprint.local.store import MemoryStore
+from meterprint.snippets import inherited, program_environment
 from meterprint.testing import InProcess, MeteringAPI
 
 api = MeteringAPI()

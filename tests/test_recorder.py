@@ -511,6 +511,27 @@ def test_one_recorder_that_cannot_end_keeps_no_other_from_its_end(caplog: pytest
     assert "a recorder did not end as it should" in caplog.text
 
 
+def test_what_is_to_be_recorded_at_the_end_is_recorded_and_one_failure_keeps_no_other_from_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    api = API()
+    with Recorder(api.client(), interval=60) as recorder:
+        recorder.on_end(lambda: recorder.record(event(1)))
+        recorder.on_end(lambda: 1 / 0)
+        recorder.on_end(lambda: recorder.record(event(2)))
+    recorder.close()
+    assert sorted(api.stored) == ["e1", "e2"]
+    assert "division by zero" in caplog.text
+
+
+def test_the_end_of_the_process_comes_to_what_is_to_be_recorded_too() -> None:
+    api = API()
+    recorder = Recorder(api.client(), interval=60)
+    recorder.on_end(lambda: recorder.record(event(1)))
+    exits._end_all()
+    assert list(api.stored) == ["e1"]
+
+
 def test_the_end_is_bounded_when_nobody_answers(deliver: Deliver, caplog: pytest.LogCaptureFixture) -> None:
     api = API(*[503] * 1_000_000)
     start = time.monotonic()

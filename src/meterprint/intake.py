@@ -138,6 +138,7 @@ class Intake(ABC, Generic[ClientT]):
             on_problem=on_problem,
         )
         self._closed = self._retired = False
+        self._endings: list[Callable[[], object]] = []
         self._begin()
         exits.watch(self)
         observe(self)
@@ -237,6 +238,17 @@ class Intake(ABC, Generic[ClientT]):
             self._take_when_full(item)
         if not number % _SIGNAL_EVERY:
             self._signal()
+
+    def on_end(self, callback: Callable[[], object], /) -> None:
+        """Have something called before this recorder ends, while it still takes events: the last chance to record.
+
+        It is called once, by whoever ends the recorder: `close`, the exit of the process, SIGTERM. What it raises is
+        logged.
+
+        Args:
+            callback: Records what is not over yet, such as a stream that was broken off.
+        """
+        self._endings.append(callback)
 
     def _bury_quietly(self, letter: DeadLetter) -> None:
         with self._changed:
@@ -485,6 +497,11 @@ class Intake(ABC, Generic[ClientT]):
 
     def _begin_end(self) -> float:
         """Take no more events; gives the seconds that are left for the rest."""
+        while self._endings:
+            try:
+                self._endings.pop()()
+            except Exception:
+                logger.exception("what was to be recorded at the end was not")
         with self._changed:
             self._closed, self._is_fast = True, False
             if self._deadline is None:

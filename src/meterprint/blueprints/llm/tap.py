@@ -96,11 +96,11 @@ class Tap:
         provider: str = "",
         sdk: str = "",
     ) -> None:
-        self._recorder = recorder
         self._customer = customer_id
         self._metadata = metadata
         self._provider = provider
         self._sdk = sdk
+        self.recorder = recorder
         self.may_ask = True  # for the usage of a stream, until the provider refuses that
 
     def begin(self, request: Any, *, is_stream: bool) -> Call | None:
@@ -151,7 +151,7 @@ class Tap:
                 usage.response_id or UNKNOWN,
             )
         measured = {**metadata, **usage.metadata()}
-        self._recorder.record(USAGE.name, customer_id=customer_id, metadata=measured, event_id=usage.event_id())
+        self.recorder.record(USAGE.name, customer_id=customer_id, metadata=measured, event_id=usage.event_id())
 
 
 class Call:
@@ -195,6 +195,11 @@ class Call:
         accepted = headers.get("accept-encoding", "")
         if "br" in accepted or "zstd" in accepted:
             headers["accept-encoding"] = "gzip, deflate"
+
+    @property
+    def recorder(self) -> object:
+        """What takes its event."""
+        return self._tap.recorder
 
     def may_be_refused(self, status: int) -> bool:
         """Whether an answer may say that the provider does not know how to give the usage of a stream."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
+import os
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +19,6 @@ C = TypeVar("C")
 logger = logging.getLogger("meterprint")
 
 _open: WeakSet[Passage] = WeakSet()  # a stream that is dropped within a cycle lives until the garbage is collected
-_at_exit: list[Callable[[], object]] = []
 
 
 def is_http_client(client: object) -> bool:
@@ -118,15 +117,15 @@ def _watch(call: Call, response: Any) -> None:
         response.stream = kind(response.stream, Passage(call, answer, response.headers))
 
 
-def finish_at_exit() -> None:
-    """Have what is still open when the interpreter ends recorded then, before recorders that are there now end."""
-    if not _at_exit:
-        _at_exit.append(atexit.register(_finish_open))
-
-
-def _finish_open() -> None:
+def finish_open(recorder: object) -> None:
+    """Record what is known of the answers that are still on their way, before their recorder ends."""
     for passage in list(_open):
-        passage.finish(is_whole=False)
+        if passage.is_for(recorder):
+            passage.finish(is_whole=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open.clear)  # they are the parent's
 
 
 class Passage:
@@ -168,6 +167,10 @@ class Passage:
             logger.exception("an answer cannot be read")
             return b""
         return rest if self._replaces else b""
+
+    def is_for(self, recorder: object) -> bool:
+        """Whether a recorder will take its event."""
+        return self._call.recorder is recorder
 
     def finish(self, *, is_whole: bool) -> None:
         """Record the event, once."""

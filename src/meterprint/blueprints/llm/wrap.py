@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import TypeVar
 
 from ...errors import ConfigurationError
@@ -13,7 +14,7 @@ from ...recorder import AsyncRecorder, Recorder
 from .adapters import adapter_of
 from .definition import USAGE
 from .tap import Customer, Metadata, Tap
-from .transport import finish_at_exit
+from .transport import finish_open
 from .usage import usage_of
 
 T = TypeVar("T")
@@ -25,8 +26,8 @@ class LLMMeter:
     """Records one `llm.usage` event for each answer that the clients which it wraps get from a model.
 
     It never changes, delays or fails a call: what goes wrong in metering is logged. An answer whose end did not
-    come, and one without usage, is metered with what is known of it, and marked `estimated`: when it is closed, or
-    when Python collects it. Without a customer, the event becomes a dead letter.
+    come, and one without usage, is metered with what is known of it, and marked `estimated`: when it is closed, when
+    Python collects it, or before the recorder ends. Without a customer, the event becomes a dead letter.
 
     Args:
         recorder: Takes the events.
@@ -50,7 +51,7 @@ class LLMMeter:
         self._recorder = recorder
         self._customer = None if customer_id is None else _checked_customer(customer_id)
         self._metadata = _checked_metadata(metadata or {})
-        finish_at_exit()
+        recorder.on_end(partial(finish_open, recorder))
 
     def wrap(
         self,
