@@ -33,6 +33,17 @@ INCLUDES = ROOT / "build" / "includes"
 LANGUAGES = {"en": "mkdocs.yml", "sv": "mkdocs.sv.yml"}
 FOLDERS = {"en": "", "sv": "sv"}
 SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
+LLM_CALLS = ROOT / "tests" / "llm_calls.json"
+CLIENTS = {
+    "openai": "`openai`",
+    "anthropic": "`anthropic`",
+    "gemini": "`google-genai`",
+    "groq": "`groq`",
+    "mistral": "`mistralai`",
+    "openrouter": "`openai` → OpenRouter",
+    "groq by openai": "`openai` → Groq",
+    "mistral by openai": "`openai` → Mistral",
+}
 XHTML = "http://www.w3.org/1999/xhtml"
 
 
@@ -116,6 +127,8 @@ def write_includes() -> None:
         write(f"{language}/overview.md", overview(texts))
         for name, text in api_page.includes(api_contract.Contract.load(), texts).items():
             write(f"{language}/{name}", text)
+        write(f"{language}/llm/counted.md", llm_counted(texts))
+        write(f"{language}/llm/calls.md", llm_calls(texts))
         write(f"{language}/delivery_speed.md", delivery_speed(texts))
         write(f"{language}/reliability_compared.md", reliability(texts, compared=True))
         write(f"{language}/reliability_ours.md", reliability(texts, compared=False))
@@ -227,6 +240,44 @@ def reliability_cell(outcome: dict[str, Any] | None, texts: Texts) -> str:
     return f"{arrived}{of}{more}" if lacks or more else f"**{arrived}**"
 
 
+def llm_calls_made() -> dict[str, dict[str, dict[str, Any]]]:
+    """How the tests called models, and what came of it: by client and by call."""
+    made: dict[str, dict[str, dict[str, Any]]] = json.loads(LLM_CALLS.read_text(encoding="utf-8"))["calls"]
+    return {client: made[client] for client in CLIENTS}
+
+
+def llm_counted(texts: Texts) -> str:
+    """What is counted of each provider's answers: a tick for a test that passed both ways and had some of it."""
+    buckets = {"input": "Input", "cached": "Cached input", "written": "Cache writes"}
+    buckets |= {"output": "Output", "reasoning": "Reasoning"}
+    rows = []
+    for client, calls in llm_calls_made().items():
+        passed = [call for call in calls.values() if call["sync"] == call["async"] == "passed" and call["counted"]]
+        ticks = ["✓" if any(call["counted"][bucket] for call in passed) else "–" for bucket in buckets]
+        rows.append((CLIENTS[client], *ticks))
+    return table((texts("Client"), *map(texts, buckets.values())), rows, align="lccccc")
+
+
+def llm_calls(texts: Texts) -> str:
+    """Each way of calling a model that the tests take."""
+    rows = [
+        (
+            CLIENTS[client],
+            " ".join(f"`{name}`" for name, call in calls.items() if call["counted"]),
+            " ".join(f"`{name}`" for name, call in calls.items() if not call["counted"]),
+            *(passed(calls, side) for side in ("sync", "async")),
+        )
+        for client, calls in llm_calls_made().items()
+    ]
+    head = ("Client", "Billed once", "Not billed", "Passed, sync", "Passed, async")
+    return table([texts(title) for title in head], rows, align="lllcc")
+
+
+def passed(calls: dict[str, dict[str, Any]], side: str) -> str:
+    """How many of the calls went well."""
+    return f"{sum(call[side] == 'passed' for call in calls.values())}/{len(calls)}"
+
+
 def help_of(command: str) -> str:
     """What `meterprint COMMAND --help` prints on a terminal of 80 columns."""
     environment = {**os.environ, "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
@@ -289,8 +340,8 @@ def tables(blueprint: Blueprint, texts: Texts) -> dict[str, str]:
     samples = [
         (
             texts.number(f"{sample.times:,}"),
-            " ".join(f"`{key}={json.dumps(sample.metadata[key]).strip('"')}`" for key in told(blueprint, sample)),
-            "<br>".join(f"`{key}={sample.metadata[key]}`" for key in measured(blueprint, sample)),
+            " ".join(f"`{key}={shown(sample.metadata[key])}`" for key in told(blueprint, sample)),
+            "<br>".join(f"`{key}={sample.metadata[key]:,}`" for key in measured(blueprint, sample)),
         )
         for sample in blueprint.samples
     ]
@@ -307,6 +358,11 @@ def differing(blueprint: Blueprint, sample: Sample) -> list[Field]:
     (kind,) = (kind for kind in blueprint.events if kind.name == sample.event_name)
     alike = [other for other in blueprint.samples if other.event_name == sample.event_name]
     return [field for field in kind.fields if field.required and len({s.metadata[field.name] for s in alike}) > 1]
+
+
+def shown(value: object) -> str:
+    """A value of metadata, as in JSON but for the quotes."""
+    return json.dumps(value).strip('"')
 
 
 def told(blueprint: Blueprint, sample: Sample) -> list[str]:

@@ -4,12 +4,13 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 from hypothesis import settings
 
+import llm_calls
 from meterprint import Recorder
 from meterprint.local.app import create_app
 from meterprint.local.server import Server
@@ -27,6 +28,7 @@ HOW_TO_GET = {
     "packages": "the npm packages of the snippets are missing: make setup",
 }
 _skipped: list[str] = []
+_calls: dict[tuple[str, str, str], llm_calls.Call] = {}
 
 
 def require_tool(name: str) -> NoReturn:
@@ -87,6 +89,10 @@ def served() -> Iterator[Server]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    properties: dict[str, Any] = dict(report.user_properties)
+    if report.when == "call" and "llm_call" in properties:
+        client, name, side, buckets = properties["llm_call"]
+        _calls[client, name, side] = llm_calls.Call(report.outcome, buckets)
     if report.skipped and isinstance(report.longrepr, tuple):
         _skipped.append(f"{report.nodeid}: {report.longrepr[2]}")
 
@@ -94,9 +100,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _skipped and os.environ.get("CI"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if llm_calls.is_stale(_calls):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if llm_calls.is_stale(_calls):
+        terminalreporter.section("The table of calls on the LLM page is not of this run", red=True)
+        terminalreporter.line("UPDATE_RESULTS=1 make test ARGS=tests/test_llm_wrap.py")
     if _skipped and os.environ.get("CI"):
         terminalreporter.section("In CI nothing may be skipped", red=True)
         for line in _skipped:

@@ -25,6 +25,7 @@ from meterprint.local.store import MemoryStore
 from meterprint.snippets import inherited, program_environment
 from meterprint.testing import InProcess
 
+FIRST_AND_STREAM = {"chat.completions.create", "create(stream=True)", "messages.create", "messages.create(stream=True)"}
 SDKS = ["openai", "anthropic", "groq", "gemini"]
 each_sdk = pytest.mark.parametrize("name", SDKS)
 whole_or_stream = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -84,7 +85,7 @@ def test_what_an_sdk_tries_again_is_billed_once(name: str, bench: Bench) -> None
     again = standin(f"error=429; times=2; key={name}")
     client = bench.wrapped(name).with_options(default_headers=again)
     for shape in SHAPES:
-        if shape.client == name and shape.name in {"create", "stream"}:
+        if shape.client == name and shape.name in FIRST_AND_STREAM:
             asked(shape, client)
     assert len(bench.recorded()) == 2
 

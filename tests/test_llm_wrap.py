@@ -6,7 +6,7 @@ import asyncio
 import gc
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -49,8 +49,9 @@ def ids_in(result: Any) -> set[str]:
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_way_of_asking_is_billed_once_and_right_and_gives_the_same(
-    shape: Any, is_async: bool, bench: Bench
+    shape: Any, is_async: bool, bench: Bench, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("llm_call", [shape.client, shape.name, "async" if is_async else "sync", shape.buckets])
     of = CLIENTS[shape.client]
     suffix = "_async" if is_async else ""
 
