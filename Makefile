@@ -9,7 +9,7 @@ export GOTOOLCHAIN := local
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test check lint types site oracle bench bench-delivery bench-ingest bench-readings clean
+.PHONY: help setup up test check lint types site oracle bench bench-delivery bench-ingest bench-llm bench-readings clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench-ingest: .venv/.setup  ## compare what the server takes in with SQLite alon
 
 bench-readings: .venv-bench/.setup  ## time readings over up to 10,000,000 events, for the README (15 minutes, 5 GB)
 	.venv-bench/bin/python benchmarks/readings.py --json benchmarks/results/readings.json --docs docs
+
+bench-llm: .venv-bench/.setup  ## time what metering adds to calls of models, beside another wrapper (3 minutes)
+	.venv-bench/bin/python benchmarks/llm.py --json benchmarks/results/llm.json
 
 bench-delivery: .venv-bench/.setup  ## compare the recorder with other clients, for the pages (25 minutes)
 	.venv-bench/bin/python benchmarks/delivery.py --json benchmarks/results/delivery.json --docs docs

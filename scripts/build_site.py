@@ -25,7 +25,7 @@ from meterprint import Blueprint, Field, Sample, invoice
 from meterprint.blueprints import BLUEPRINTS
 from meterprint.event import Event, format_timestamp, parse_timestamp
 from meterprint.pricing import WORDS, money
-from meterprint.snippets import find_recipes
+from meterprint.snippets import Recipe, find_recipes
 from meterprint.tables import formula, how, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,6 +129,7 @@ def write_includes() -> None:
             write(f"{language}/{name}", text)
         write(f"{language}/llm/counted.md", llm_counted(texts))
         write(f"{language}/llm/calls.md", llm_calls(texts))
+        write(f"{language}/llm/speed.md", llm_speed(texts))
         write(f"{language}/delivery_speed.md", delivery_speed(texts))
         write(f"{language}/reliability_compared.md", reliability(texts, compared=True))
         write(f"{language}/reliability_ours.md", reliability(texts, compared=False))
@@ -136,13 +137,9 @@ def write_includes() -> None:
             for name, text in tables(blueprint, texts).items():
                 write(f"{language}/{blueprint.slug}/{name}.md", text)
         for recipe in find_recipes(ROOT):
-            readings = json.loads(recipe.ledger.read_text(encoding="utf-8"))["meters"]
-            units = {meter.name: meter.measurement_unit for meter in recipe.blueprint.meters}
-            rows = [
-                (texts(name), texts.number(f"{int(value):,}"), texts(units[name])) for name, value in readings.items()
-            ]
-            head = (texts("Meter"), texts("Reading"), texts("Unit"))
-            write(f"{language}/{recipe.name}.md", table(head, rows, align="lrl"))
+            write(f"{language}/{recipe.name}.md", recipe_readings(recipe, texts))
+        for blueprint in BLUEPRINTS.values():
+            write(f"{language}/{blueprint.slug}/recipes.md", recipes(blueprint, texts))
         texts.check()
     write("cli/serve.txt", help_of("serve"))
     for name, text in outputs().items():
@@ -150,6 +147,26 @@ def write_includes() -> None:
     for blueprint in BLUEPRINTS.values():
         write(f"{blueprint.slug}/event.json", dump(sample_event(blueprint).to_wire()))
         write(f"{blueprint.slug}/meters.json", dump([meter.to_wire() for meter in blueprint.meters]))
+
+
+def recipe_readings(recipe: Recipe, texts: Texts) -> str:
+    """What each meter reads of what a recipe leaves."""
+    readings = json.loads(recipe.ledger.read_text(encoding="utf-8"))["meters"]
+    units = {meter.name: meter.measurement_unit for meter in recipe.blueprint.meters}
+    rows = [(texts(name), texts.number(f"{int(value):,}"), texts(units[name])) for name, value in readings.items()]
+    return table((texts("Meter"), texts("Reading"), texts("Unit")), rows, align="lrl")
+
+
+def recipes(blueprint: Blueprint, texts: Texts) -> str:
+    """What each recipe of a blueprint leaves: its events, and the readings of all meters."""
+    rows = []
+    for recipe in find_recipes(ROOT):
+        if recipe.blueprint is blueprint:
+            left = json.loads(recipe.ledger.read_text(encoding="utf-8"))
+            readings = [texts.number(f"{int(left['meters'][meter.name]):,}") for meter in blueprint.meters]
+            rows.append((f"`{recipe.folder.name}`", str(len(left["events"])), *readings))
+    head = ("Recipe", "Events", *(meter.name for meter in blueprint.meters))
+    return table([texts(title) for title in head], rows, align="l" + "r" * (len(head) - 1))
 
 
 def results(name: str) -> dict[str, Any]:
@@ -273,6 +290,31 @@ def llm_calls(texts: Texts) -> str:
     return table([texts(title) for title in head], rows, align="lllcc")
 
 
+def llm_speed(texts: Texts) -> str:
+    """What metering adds to a call and to a chunk of a stream, by case: medians over the runs."""
+    by_case: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for result in results("llm")["results"]:
+        if result["kind"] != "memory":
+            by_case.setdefault((result["kind"], result["case"]), []).append(result["figures"])
+    rows = [
+        (
+            case,
+            texts("a call") if kind == "calls" else texts("a chunk of a stream"),
+            texts.microseconds([run["alone"]["p50_us"] for run in runs]),
+            *(added(runs, client, texts) for client in ("meterprint", "lago")),
+        )
+        for (kind, case), runs in by_case.items()
+    ]
+    head = ("Case", "Of", "Without metering, median", "Meterprint adds", "lago-agent-sdk adds")
+    return table([texts(title) for title in head], rows, align="llrrr")
+
+
+def added(runs: list[dict[str, Any]], client: str, texts: Texts) -> str:
+    """What a client adds, by the median of paired differences; empty where it cannot meter the call."""
+    values = [run[client]["paired_us"] for run in runs if client in run]
+    return texts.microseconds(values) if values else ""
+
+
 def passed(calls: dict[str, dict[str, Any]], side: str) -> str:
     """How many of the calls went well."""
     return f"{sum(call[side] == 'passed' for call in calls.values())}/{len(calls)}"
@@ -371,8 +413,9 @@ def told(blueprint: Blueprint, sample: Sample) -> list[str]:
 
 
 def measured(blueprint: Blueprint, sample: Sample) -> list[str]:
-    """The amounts of a sample, which are not 0."""
-    return [field.name for field in differing(blueprint, sample) if field.unit and sample.metadata[field.name]]
+    """The amounts of a sample that a meter reads, and that are not 0."""
+    read = {meter.aggregation.key for meter in blueprint.meters}
+    return [field.name for field in differing(blueprint, sample) if field.name in read and sample.metadata[field.name]]
 
 
 def sample_event(blueprint: Blueprint) -> Event:

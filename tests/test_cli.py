@@ -31,6 +31,7 @@ from meterprint.spool import Spool, dead_letter_files, write_dead_letters
         (),
         ("up",),
         ("serve",),
+        ("llm", "audit"),
         ("list",),
         ("run",),
         ("apply",),

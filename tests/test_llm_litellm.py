@@ -26,6 +26,7 @@ pytestmark = [  # within LiteLLM
 ]
 
 CUSTOMER: ContextVar[str] = ContextVar("customer")
+COMPLETE: Any = litellm.completion  # its type leaves open whether it is a stream, or to be awaited
 THOUGHT = (105, 1280, 0, 14, 64)
 
 
@@ -72,7 +73,7 @@ def lite(bench: Bench) -> Iterator[dict[str, Any]]:
 
 
 def test_litellm_is_billed_in_one_piece(bench: Bench, lite: Any) -> None:
-    answer = litellm.completion(**lite)
+    answer = COMPLETE(**lite)
     (event,) = soon(bench)
     check(event, "openai")
     assert event.event_id == Event.id_for("openai", answer.id)
@@ -90,12 +91,12 @@ def test_litellm_is_billed_with_asyncio(bench: Bench, lite: Any) -> None:
 
 
 def test_a_stream_of_litellm_has_the_providers_counts_if_they_are_asked_for(bench: Bench, lite: Any) -> None:
-    list(litellm.completion(**lite, stream=True, stream_options={"include_usage": True}))
+    list(COMPLETE(**lite, stream=True, stream_options={"include_usage": True}))
     check(soon(bench)[0], "openai")
 
 
 def test_a_stream_elsewhere_that_did_not_ask_is_marked(bench: Bench, lite: Any) -> None:
-    list(litellm.completion(**lite, stream=True))
+    list(COMPLETE(**lite, stream=True))
     (event,) = soon(bench)
     assert event.metadata["estimated"] is True
 
@@ -127,7 +128,7 @@ def test_anthropic_by_litellm_has_its_caches_apart(bench: Bench, lite: Any) -> N
     messages = [{"role": "system", "content": [marked]}, TALK[3]]
     claude = {"model": "anthropic/claude-sonnet-5-5", "api_base": f"{bench.url}/anthropic", "api_key": "k"}
     http: Any = HTTPHandler()
-    list(litellm.completion(**{**lite, **claude, "messages": messages, "client": http}, stream=True))
+    list(COMPLETE(**{**lite, **claude, "messages": messages, "client": http}, stream=True))
     http.close()
     check(soon(bench)[0], "anthropic", (5, 0, 1375, 14, 0))
 
@@ -141,6 +142,6 @@ def test_embeddings_by_litellm(bench: Bench, lite: Any) -> None:
 
 def test_a_call_of_litellm_that_fails_bills_nothing(bench: Bench, lite: Any) -> None:
     with pytest.raises(litellm.exceptions.InternalServerError):
-        litellm.completion(**lite, extra_headers={"X-Standin": "error=500"}, max_retries=0)
+        COMPLETE(**lite, extra_headers={"X-Standin": "error=500"}, max_retries=0)
     time.sleep(0.2)
     assert bench.recorded() == []

@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mistralai.client import models as mistral_models
 
+import build_site
+import llm_picture
 import test_blueprint as checks
 from meterprint import Blueprint, Event, ValidationError
 from meterprint.blueprints.llm import BLUEPRINT, Usage, usage_of
@@ -398,3 +400,27 @@ def test_the_blueprint_agrees_with_itself(check: Callable[[Blueprint], None]) ->
 def test_the_buckets_of_each_sample_add_up_to_its_total() -> None:
     for sample in BLUEPRINT.samples:
         assert sample.metadata["total_tokens"] == sum(sample.metadata[name] for name in BUCKETS)  # type: ignore[misc]
+
+
+# The picture on the page.
+
+
+@pytest.mark.parametrize("provider", llm_picture.COVERS)
+def test_the_picture_of_a_providers_counters_is_what_is_read_of_them(provider: str) -> None:
+    amounts = dict(zip(llm_picture.BUCKETS, (1, 20, 300, 4_000, 50_000), strict=True))
+    counters = llm_picture.COVERS[provider]
+    counted = {bucket for covered in counters.values() for bucket in covered}
+    usage: dict[str, Any] = {}
+    for path, covered in counters.items():
+        *outer, name = path.split(".")
+        inside = usage.setdefault(outer[0], {}) if outer else usage
+        inside[name] = sum(amounts[bucket] for bucket in covered)
+    expected = [amounts[bucket] if bucket in counted else 0 for bucket in llm_picture.BUCKETS]
+    found = usage_of({"id": "r", "model": "m", "usage" if provider != "Gemini" else "usageMetadata": usage})
+    assert [getattr(found, name) for name in BUCKETS] == expected
+
+
+@pytest.mark.parametrize("language", build_site.LANGUAGES)
+def test_the_picture_of_the_counters_is_as_it_is_drawn(language: str) -> None:
+    drawn = llm_picture.draw(build_site.Texts(language))
+    assert (llm_picture.DOCS / language / "assets" / llm_picture.NAME).read_text(encoding="utf-8") == drawn

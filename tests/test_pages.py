@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import build_site
+from meterprint.blueprints import BLUEPRINTS
 from meterprint.snippets import LANGUAGES
 from pages import (
     INCLUDE,
@@ -32,9 +33,12 @@ PROGRAMS = [
     for suffix in (*LANGUAGES, ".txt", ".json")
     for path in sorted(SNIPPETS.rglob(f"*{suffix}"))
     if "node_modules" not in path.parts and len(path.relative_to(SNIPPETS).parts) > 1
+    if not path.name.endswith("_test.go")
 ]
-# ledger.json of the middleware is shown as a table of its readings.
+# Ledgers are shown as tables of readings, and what a program prints stands in its own #> comments.
 SHOWN_OTHERWISE = {"api_gateway/fastapi/ledger.json"}
+SHOWN_OTHERWISE |= {path for path in PROGRAMS if path.startswith("llm/") and path.endswith((".txt", ".json"))}
+SHOWN_OTHERWISE -= {"llm/openai_chat/expected.txt", "llm/openai_chat/ledger.json"}
 SECTIONS = [
     "what-you-track",
     "event-structure",
@@ -98,8 +102,9 @@ def test_every_section_of_a_snippet_is_closed_unique_and_used(path: str) -> None
 
 
 @pytest.mark.parametrize("language", PAGES)
-def test_a_blueprint_page_has_its_nine_sections_in_order(language: str) -> None:
-    lines = shape(PAGES[language]["api-gateway.md"].read_text(), language)
+@pytest.mark.parametrize("slug", BLUEPRINTS)
+def test_a_blueprint_page_has_its_nine_sections_in_order(slug: str, language: str) -> None:
+    lines = shape(PAGES[language][f"{slug.replace('_', '-')}.md"].read_text(), language)
     assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == SECTIONS
 
 

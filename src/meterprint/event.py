@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -91,7 +92,10 @@ class Event:
         """
         if not parts or not all(parts):
             raise ValueError(f"id_for{parts!r}: give at least one part, and none empty")
-        return str(uuid.uuid5(_NAMESPACE, "\x1f".join(f"{len(part)}:{part}" for part in parts)))
+        name = "\x1f".join([f"{len(part)}:{part}" for part in parts])
+        # As str(uuid.uuid5(_NAMESPACE, name)), in half the time: this is within a customer's call.
+        text = hashlib.sha1(_NAMESPACE.bytes + name.encode(), usedforsecurity=False).hexdigest()
+        return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:32]}"
 
     @staticmethod
     def new_id() -> str:

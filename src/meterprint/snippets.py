@@ -46,9 +46,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "groq": Provider(("GROQ_API_KEY",), "GROQ_BASE_URL", "/standins/groq"),
     "openrouter": Provider(("OPENROUTER_API_KEY",), "OPENROUTER_BASE_URL", "/standins/openrouter/v1"),
 }
-_SET_HERE = frozenset(
-    {URL_VARIABLE, KEY_VARIABLE, *(name for provider in PROVIDERS.values() for name in (*provider.keys, provider.address))}
-)
+_SET_HERE = {URL_VARIABLE, KEY_VARIABLE}.union(*((*provider.keys, provider.address) for provider in PROVIDERS.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class Language:
         key: What `--lang` takes.
         title: Its name for people.
         tool: The program that runs it; None for this Python.
-        command: The words before the file's name.
+        command: The words before the file's name; `{folder}` is where the file is.
     """
 
     key: str
@@ -72,7 +70,7 @@ class Language:
 LANGUAGES: Mapping[str, Language] = {
     ".py": Language("python", "Python"),
     ".ts": Language("ts", "TypeScript", "node"),
-    ".go": Language("go", "Go", "go", ("run",)),
+    ".go": Language("go", "Go", "go", ("run", "-C", "{folder}")),
     ".sh": Language("curl", "curl", "bash"),
 }
 
@@ -335,7 +333,8 @@ def command(program: Program) -> list[str]:
     executable = sys.executable if tool is None else find_tool(tool)
     if executable is None:
         raise ConfigurationError(f"{tool} is not installed: `make setup` brings it, or your system's packages")
-    return [executable, *program.language.command, str(program.path)]
+    path = program.path.absolute()
+    return [executable, *(word.format(folder=path.parent) for word in program.language.command), str(path)]
 
 
 def _snippets(path: Path) -> Path:

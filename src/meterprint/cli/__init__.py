@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["LOCAL_KEY", "app", "main", "site_app"]
 
-for _name in ("serving", "recipes", "bill", "demo", "custom", "letters"):  # in the order of the help
+for _name in ("serving", "recipes", "bill", "demo", "custom", "letters", "llm"):  # in the order of the help
     import_module(f".{_name}", __name__)
 
 

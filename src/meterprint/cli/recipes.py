@@ -86,7 +86,7 @@ def check(
 def update(
     names: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE]...", help="All, if none is named.")] = None,
 ) -> None:
-    """Write expected.txt and ledger.json anew from the first program of each recipe, and check the others against them."""
+    """Write expected.txt and ledger.json anew from the first program of each, and check the others against them."""
     for recipe in _recipes(names or []):
         reference = recipe.programs[0]
         with _fresh_api() as (client, environment):

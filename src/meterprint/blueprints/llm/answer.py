@@ -109,7 +109,7 @@ class StreamedAnswer:
         """See a piece; gives what the caller is to see of it."""
         events = self._events.feed(chunk)
         if self._hides_usage:
-            return b"".join(map(self._without_usage, events))
+            return self._without_usage(events[0]) if len(events) == 1 else b"".join(map(self._without_usage, events))
         for event in events:
             self._see(event)
         return chunk
@@ -125,7 +125,7 @@ class StreamedAnswer:
             self._is_done = self._is_done or b"[DONE]" in event
             return
         self._first, self._last = self._first or event, event
-        if b'"usage' in event and USAGE.search(event):
+        if USAGE.search(event):
             self._first_usage, self._last_usage = self._first_usage or event, event
         self._characters += said_in(event, is_delta=self._is_delta)
 

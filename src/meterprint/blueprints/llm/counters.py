@@ -67,8 +67,8 @@ _GOOGLE_NAMES: _Names = {
     "thoughts_token_count": "reasoning",
     "total_thought_tokens": "reasoning",
 }
-_GOOGLE = ("prompt_token_count", "total_input_tokens", "candidates_token_count", "total_output_tokens")
-_BESIDE_INPUT = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_GOOGLE = frozenset({"prompt_token_count", "total_input_tokens", "candidates_token_count", "total_output_tokens"})
+_BESIDE_INPUT = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
 
 
 class Buckets(NamedTuple):
@@ -90,11 +90,11 @@ def buckets_of(usage: Mapping[str, Any], faults: list[str], *, hides_reasoning: 
         hides_reasoning: Whether a total above the sum of its parts says what the model thought.
     """
     usage = {_snake(key): value for key, value in usage.items() if isinstance(key, str)}
-    if isinstance(billed := usage.get("billed_units"), Mapping):  # Cohere
+    if "billed_units" in usage and isinstance(billed := usage["billed_units"], Mapping):  # Cohere
         return _openai(billed, faults, hides_reasoning=False)
-    if any(name in usage for name in _GOOGLE):
+    if not _GOOGLE.isdisjoint(usage):
         return _google(usage, faults)
-    if any(name in usage for name in _BESIDE_INPUT) and "prompt_tokens" not in usage:
+    if not _BESIDE_INPUT.isdisjoint(usage) and "prompt_tokens" not in usage:
         return _anthropic(usage, faults)
     if usage.get("type") == "duration":  # of audio: there are no tokens
         return Buckets()
@@ -138,19 +138,23 @@ def _counted(usage: Mapping[str, Any], names: _Names, faults: list[str]) -> dict
     """What is counted, by what it is. What details say goes before what stands beside them."""
     counts: dict[str, int] = {}
     details: dict[str, int] = {}
-    nulls: set[str] = set()
     for name, value in usage.items():
         kind = names.get(name)
         if isinstance(kind, str):
-            if value is None:
-                nulls.add(kind)
-            elif kind not in counts:
+            if value is not None and kind not in counts:
                 counts[kind] = _number(name, value, faults)
-        elif kind is not None and isinstance(value, Mapping):
+        elif kind is not None and isinstance(value, (dict, Mapping)):  # of which the first costs less to tell
             details |= _details(value, kind, f"{name}.", faults)
-    needed = {"input", "output"} if names is _NAMES and "output" in nulls else {"input"}
-    faults += [f"usage has no count of the {kind}" for kind in sorted(needed - counts.keys())]
+    if "input" not in counts:
+        faults.append("usage has no count of the input")
+    if "output" not in counts and names is _NAMES and _has_null(usage, "output"):
+        faults.append("usage has no count of the output")
     return counts | details
+
+
+def _has_null(usage: Mapping[str, Any], kind: str) -> bool:
+    """Whether usage names a count, but does not have it. Embeddings do not even name the output."""
+    return any(value is None and _NAMES.get(name) == kind for name, value in usage.items())
 
 
 def _details(usage: Mapping[str, Any], names: _Names, path: str, faults: list[str]) -> dict[str, int]:

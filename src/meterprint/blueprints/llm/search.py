@@ -31,7 +31,7 @@ def parsed(data: bytes) -> Mapping[str, Any]:
         fields = json.loads(data.decode()) if data else {}
     except (ValueError, RecursionError):
         return {}
-    return fields if isinstance(fields, Mapping) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def fields_in(body: bytes) -> Mapping[str, Any]:

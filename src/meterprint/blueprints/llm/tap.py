@@ -134,7 +134,7 @@ class Tap:
         return found if isinstance(found, str) else ""
 
     def _extra(self) -> Mapping[str, MetadataValue]:
-        if isinstance(self._metadata, Mapping):
+        if isinstance(self._metadata, (dict, Mapping)):  # of which the first costs less to tell
             return self._metadata
         try:
             return dict(self._metadata())

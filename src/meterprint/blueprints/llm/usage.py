@@ -163,10 +163,10 @@ def counters_in(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The counters of an answer, or None if it has none."""
     if isinstance(usage := fields.get("usage"), dict):
         return usage
-    for found in (_first(fields, "usage", "usage_metadata"), _inside(fields, "x_groq", "usage")):
-        if (counters := _mapping(found)) is not None:
-            return counters
-    return _mapping(_inside(fields, "meta", "billed_units"))
+    if (found := _mapping(_first(fields, "usage", "usage_metadata"))) is not None:
+        return found
+    found = _mapping(_inside(fields, "x_groq", "usage"))
+    return _mapping(_inside(fields, "meta", "billed_units")) if found is None else found
 
 
 def fields_of(response: object) -> Mapping[str, Any]:
@@ -221,10 +221,10 @@ def answer_in(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _mapping(value: object) -> Mapping[str, Any] | None:
+    if isinstance(value, (dict, Mapping)):
+        return value
     if value is None or isinstance(value, (str, bytes, int, float, list, tuple)):
         return None
-    if isinstance(value, Mapping):
-        return value
     dump: Any = getattr(value, "model_dump", None)
     counters: Any = dump(warnings=False) if callable(dump) else getattr(value, "__dict__", None)
     return counters if isinstance(counters, Mapping) else None
@@ -232,9 +232,8 @@ def _mapping(value: object) -> Mapping[str, Any] | None:
 
 def _first(fields: Mapping[str, Any], *names: str) -> Any:
     for name in names:
-        for key in (name, _camel(name)):
-            if (value := fields.get(key)) is not None:
-                return value
+        if (value := fields.get(name)) is not None or (value := fields.get(_camel(name))) is not None:
+            return value
     return None
 
 

@@ -1,0 +1,1 @@
+meterprint llm audit responses.jsonl
