@@ -62,12 +62,9 @@ LANGUAGES_OF = {
 }
 RUFF_BINARY = str(Path(sys.executable).parent / "ruff")
 PYTHON = sorted(path for path in (ROOT / "snippets").rglob("*.py") if not {"node_modules", "testing"} & set(path.parts))
-LITELLM = (  # it warns of its own types, and keeps callbacks for the whole process
-    pytest.mark.filterwarnings("ignore:Item.* using the `ReadOnly` qualifier:UserWarning"),
-    pytest.mark.usefixtures("forgetful_litellm"),
-)
+WITHIN_LITELLM = pytest.mark.filterwarnings("ignore:Item.* using the `ReadOnly` qualifier:UserWarning")
 PYTHON_FILES = [
-    pytest.param(path, id=name, marks=LITELLM if name == "llm/litellm/complete.py" else ())
+    pytest.param(path, id=name, marks=WITHIN_LITELLM if name == "llm/litellm/complete.py" else ())
     for path in PYTHON
     for name in [str(path.relative_to(ROOT / "snippets"))]
 ]
@@ -151,11 +148,13 @@ async def _nowhere(message: Any) -> None:
 
 @pytest.fixture
 def forgetful_litellm() -> Iterator[None]:
+    """LiteLLM keeps callbacks for the whole process: those of a snippet end with it."""
     yield
-    callbacks: Any = sys.modules["litellm"].logging_callback_manager
-    callbacks._reset_all_callbacks()
+    if litellm := sys.modules.get("litellm"):
+        litellm.logging_callback_manager._reset_all_callbacks()
 
 
+@pytest.mark.usefixtures("forgetful_litellm")
 @pytest.mark.parametrize("path", PYTHON_FILES)
 def test_a_python_snippet_is_tidy_and_prints_what_it_says(
     path: Path, eval_example: EvalExample, metering_api: MeteringAPI, served: Server, monkeypatch: pytest.MonkeyPatch
