@@ -16,6 +16,7 @@ import pytest
 from commands import CLEAN, METERPRINT, ROOT, meterprint, running
 from conftest import require_tool
 from meterprint import DeadLetter, Event, MeteringClient
+from meterprint.blueprints import BLUEPRINTS
 from meterprint.blueprints.api_gateway import BLUEPRINT
 from meterprint.cli import LOCAL_KEY
 from meterprint.local.app import create_app
@@ -180,8 +181,9 @@ def test_up_serves_the_site_and_an_api_with_the_meters_of_every_blueprint(tmp_pa
         assert "API gateway" in httpx.get(site[1]).text
         assert "blåkopia" in httpx.get(f"{site[1]}sv/").text
         assert httpx.get(f"{api[1]}/dashboard").status_code == 200
+        every_meter = [meter for blueprint in BLUEPRINTS.values() for meter in blueprint.meters]
         with MeteringClient(api[1], LOCAL_KEY) as client:
-            assert list(client.meters()) == list(BLUEPRINT.meters)
+            assert list(client.meters()) == every_meter
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 0
 

@@ -29,6 +29,7 @@ from meterprint import (
     invoice,
 )
 from meterprint.apply import create, standings
+from meterprint.blueprints import BLUEPRINTS
 from meterprint.blueprints.api_gateway import BLUEPRINT
 from meterprint.cli import LOCAL_KEY
 from meterprint.local.app import create_app
@@ -397,7 +398,7 @@ def test_a_file_that_defines_no_blueprint_is_named(text: str, message: str, tmp_
 
 def test_an_unknown_name_is_answered_with_the_right_one() -> None:
     assert "did you mean api_gateway?" in meterprint("apply", "api-gateway").stderr
-    assert "there are api_gateway" in meterprint("verify", "zzz").stderr
+    assert f"there are {', '.join(BLUEPRINTS)}" in meterprint("verify", "zzz").stderr
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def find_recipes(root: Path) -> list[Recipe]:
     """All recipes of a checkout, by name."""
     recipes: list[Recipe] = []
     for slug, blueprint in BLUEPRINTS.items():
-        for folder in sorted((root / "snippets" / slug).iterdir()):
+        for folder in sorted((root / "snippets" / slug).glob("*/")):
             files = [file for suffix in LANGUAGES for file in sorted(folder.glob(f"*{suffix}"))]
             if files:
                 recipes.append(Recipe(folder, blueprint, tuple(_programs(files))))
