@@ -45,7 +45,6 @@ def ids_in(result: Any) -> set[str]:
     return {text for text in found if isinstance(text, str)}
 
 
-@pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")  # Gemini's SDK
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_way_of_asking_is_billed_once_and_right_and_gives_the_same(

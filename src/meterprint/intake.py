@@ -35,6 +35,7 @@ FullPolicy = Literal["block", "spill", "drop"]
 _SIGNAL_EVERY = (
     MAX_EVENTS // 2
 )  # records between two signals to the sender: one for each would cost more than the record
+_CLOSED = "this recorder is closed: record before its end, or make another"
 _MOST_GROUPS = 10_000  # of one window of a rollup, which is then closed early
 
 logger = logging.getLogger("meterprint")
@@ -262,9 +263,12 @@ class Intake(ABC, Generic[ClientT]):
     def _take_carefully(self, item: Stamped) -> None:
         """Take an event where there is a spool or a rollup, or nothing is taken any more."""
         line = line_of(item) if self._spool_path else b""
+        # Without the lock at first: when the interpreter ends, a thread may have died with it.
+        if self._closed:
+            raise MeterprintError(_CLOSED)
         with self._changed:
             if self._closed:
-                raise MeterprintError("this recorder is closed: record before its end, or make another")
+                raise MeterprintError(_CLOSED)
             if self._rollup and self._rollup.takes(item[4]):
                 self._recorded += 1
                 self._roll_up(item, line)

@@ -218,6 +218,10 @@ class Call:
             return StreamedAnswer(self._operation, hides_usage=self.asks_usage)
         return WholeAnswer()
 
+    def leave(self) -> None:
+        """Record nothing."""
+        self._is_over = True
+
     def finish(self, answer: Answer, *, is_whole: bool) -> None:
         """Record the event, once."""
         if self._is_over:

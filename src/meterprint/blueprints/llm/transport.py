@@ -124,8 +124,15 @@ def finish_open(recorder: object) -> None:
             passage.finish(is_whole=False)
 
 
+def _leave_to_parent() -> None:
+    """In a forked child: what was on its way is the parent's, whatever this process closes at its end."""
+    for passage in list(_open):
+        passage.leave()
+    _open.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_open.clear)  # they are the parent's
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class Passage:
@@ -171,6 +178,10 @@ class Passage:
     def is_for(self, recorder: object) -> bool:
         """Whether a recorder will take its event."""
         return self._call.recorder is recorder
+
+    def leave(self) -> None:
+        """Record nothing."""
+        self._call.leave()
 
     def finish(self, *, is_whole: bool) -> None:
         """Record the event, once."""
